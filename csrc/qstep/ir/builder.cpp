@@ -1,0 +1,351 @@
+#include "qstep/ir/builder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "qstep/core/error.h"
+
+namespace qstep::ir {
+namespace {
+
+// A bias this large leaves the fast requantization (accumulators below 2^29) and half of the int32 range untouched.
+constexpr double largest_bias = 0x1p28;
+
+int32_t bits_for(int32_t quant_min, int32_t quant_max) {
+  int32_t bits = 1;
+  while ((int64_t{1} << bits) <= int64_t{quant_max} - quant_min) ++bits;
+  return bits;
+}
+
+void check_activation_grid(const std::string& name, const Grid& grid) {
+  require(std::isfinite(grid.scale) && grid.scale > 0, "{}: scale must be finite and positive, got {}", name, grid.scale);
+  require(std::isfinite(grid.offset), "{}: offset must be finite, got {}", name, grid.offset);
+  require(grid.quant_min < grid.quant_max && grid.quant_max - grid.quant_min <= 255,
+          "{}: an activation grid has between 2 and 256 codes, got [{}, {}]", name, grid.quant_min, grid.quant_max);
+}
+
+// The codes between which a fused activation keeps the result. quantize is monotone, so clamping codes equals clamping reals.
+std::pair<int32_t, int32_t> clamp_codes(const Target& target, const Grid& grid) {
+  return {core::quantize(static_cast<float>(target.clamp_low), grid), core::quantize(static_cast<float>(target.clamp_high), grid)};
+}
+
+// `value` in units of 2^-shift.
+int64_t fixed_point(double value, int32_t shift) {
+  return static_cast<int64_t>(core::round_half_even(std::ldexp(value, shift)));
+}
+
+// The shift that gives `largest` a 24-bit mantissa.
+int32_t common_shift(const std::string& name, double largest) {
+  int exponent = 0;
+  const double mantissa = std::frexp(largest, &exponent);
+  const bool rounds_up = core::round_half_even(std::ldexp(mantissa, 24)) == 0x1p24;
+  const int32_t shift = 24 - exponent - (rounds_up ? 1 : 0);
+  require(std::isfinite(largest) && shift >= 0, "{}: the ratio of input to output scale must be below 2^24, got {}", name, largest);
+  return std::min(shift, 62);
+}
+
+Multiplier multiplier_for(const std::string& name, double factor, RequantPolicy policy) {
+  switch (policy) {
+    case RequantPolicy::gemmlowp:
+      return core::gemmlowp_multiplier(factor);
+    case RequantPolicy::shift: {
+      int exponent = 0;
+      require(std::frexp(factor, &exponent) == 0.5, "{}: the shift policy needs power-of-two scales, got the ratio {}", name, factor);
+      require(1 - exponent >= -31 && 1 - exponent <= 62, "{}: the shift must be in [-31, 62], got {}", name, 1 - exponent);
+      return {1, 1 - exponent};
+    }
+    case RequantPolicy::exact:
+      break;
+  }
+  return core::exact_multiplier(factor);
+}
+
+}  // namespace
+
+double evaluate(const std::string& function, std::span<const double> arguments, double x) {
+  const auto expect = [&](size_t count) {
+    require(arguments.size() == count, "lookup: {} takes {} arguments, got {}", function, count, arguments.size());
+  };
+  if (function == "clamp") {
+    expect(2);
+    return std::clamp(x, arguments[0], arguments[1]);
+  }
+  if (function == "leaky_relu") {
+    expect(1);
+    return x >= 0 ? x : arguments[0] * x;
+  }
+  if (function == "elu") {
+    expect(1);
+    return x > 0 ? x : arguments[0] * std::expm1(x);
+  }
+  expect(0);
+  if (function == "identity") return x;
+  if (function == "relu") return std::max(x, 0.0);
+  if (function == "sigmoid") return 1 / (1 + std::exp(-x));
+  if (function == "silu") return x / (1 + std::exp(-x));
+  if (function == "hardsigmoid") return std::clamp(x + 3, 0.0, 6.0) / 6;
+  if (function == "hardswish") return x * std::clamp(x + 3, 0.0, 6.0) / 6;
+  if (function == "tanh") return std::tanh(x);
+  if (function == "gelu") return x * 0.5 * std::erfc(-x / std::numbers::sqrt2);
+  fail("lookup: unknown function '{}'; known are identity, relu, clamp, sigmoid, silu, hardsigmoid, hardswish, tanh, leaky_relu, gelu, elu",
+       function);
+}
+
+ValueId Builder::append(const std::string& name, Operation operation, std::vector<ValueId> inputs, Value output) {
+  for (const ValueId input : inputs) {
+    require(input >= 0 && input < static_cast<ValueId>(graph_.values.size()), "{}: input value {} does not exist", name, input);
+  }
+  output.name = name;
+  const auto id = static_cast<ValueId>(graph_.values.size());
+  graph_.values.push_back(std::move(output));
+  graph_.nodes.push_back({name, std::move(operation), std::move(inputs), id});
+  return id;
+}
+
+const Value& Builder::codes(const std::string& name, ValueId x) const {
+  require(x >= 0 && x < static_cast<ValueId>(graph_.values.size()), "{}: input value {} does not exist", name, x);
+  const Value& value = graph_.values[static_cast<size_t>(x)];
+  require(value.kind == ValueKind::codes, "{}: its input '{}' must be codes on a grid", name, value.name);
+  return value;
+}
+
+ValueId Builder::input(const std::string& name, std::vector<int64_t> shape) {
+  graph_.values.push_back({.name = name, .kind = ValueKind::real, .grid = {}, .scales = {}, .shape = std::move(shape)});
+  graph_.inputs.push_back(static_cast<ValueId>(graph_.values.size()) - 1);
+  return graph_.inputs.back();
+}
+
+ValueId Builder::input(const std::string& name, std::vector<int64_t> shape, const Grid& grid) {
+  check_activation_grid(name, grid);
+  const ValueId id = input(name, std::move(shape));
+  graph_.values.back().kind = ValueKind::codes;
+  graph_.values.back().grid = core::to_unsigned(grid);
+  return id;
+}
+
+ValueId Builder::quantize(const std::string& name, ValueId x, const Grid& grid) {
+  check_activation_grid(name, grid);
+  return append(name, Quantize{}, {x}, {.kind = ValueKind::codes, .grid = core::to_unsigned(grid)});
+}
+
+Builder::LayerConstants Builder::layer(const std::string& name, const Value& input, const AffineWeight& weight,
+                                       const ChannelAffine& affine, const std::optional<Target>& target) const {
+  require(!weight.shape.empty() && weight.shape[0] > 0, "{}: the weight has no output channel", name);
+  const auto channels = static_cast<size_t>(weight.shape[0]);
+  const size_t row = weight.values.size() / channels;
+  size_t count = 1;
+  for (const int64_t size : weight.shape) count *= static_cast<size_t>(size);
+  require(count == weight.values.size(), "{}: the weight has {} values, its shape says {}", name, weight.values.size(), count);
+  require(weight.scale.size() == 1 || weight.scale.size() == channels, "{}: weight scale must have 1 or {} values, got {}", name,
+          channels, weight.scale.size());
+  require(affine.factor.empty() || affine.factor.size() == channels, "{}: factor must have {} values, got {}", name, channels,
+          affine.factor.size());
+  require(affine.bias.empty() || affine.bias.size() == channels, "{}: bias must have {} values, got {}", name, channels,
+          affine.bias.size());
+
+  const int32_t bit_width = bits_for(weight.quant_min, weight.quant_max);
+  require(bit_width >= 2 && bit_width <= 8, "{}: weight bit_width must be in [2, 8], got codes [{}, {}]", name, weight.quant_min,
+          weight.quant_max);
+
+  LayerConstants result;
+  result.weight = {.shape = weight.shape,
+                   .bit_width = bit_width,
+                   .is_signed = weight.quant_min < 0,
+                   .zero_point = weight.zero_point,
+                   .codes = std::vector<int16_t>(weight.values.size())};
+  result.bias.resize(channels);
+  const Grid grid = target ? core::to_unsigned(target->grid) : Grid{};
+  if (target) {
+    check_activation_grid(name, target->grid);
+    std::tie(result.requantize.clamp_min, result.requantize.clamp_max) = clamp_codes(*target, grid);
+    result.output = {.kind = ValueKind::codes, .grid = grid};
+  } else {
+    result.output.kind = ValueKind::accumulator;
+  }
+
+  const double input_residual = core::residual(input.grid);
+  for (size_t c = 0; c < channels; ++c) {
+    const float scale = weight.scale[weight.scale.size() == 1 ? 0 : c];
+    require(std::isfinite(scale) && scale > 0, "{}: weight scale of channel {} must be finite and positive, got {}", name, c, scale);
+    const std::span<int16_t> codes(result.weight.codes.data() + c * row, row);
+    int64_t sum = 0;
+    for (size_t i = 0; i < row; ++i) {
+      const float value = weight.values[c * row + i];
+      const float code = core::round_half_even(value / scale) + static_cast<float>(weight.zero_point);
+      require(code >= static_cast<float>(weight.quant_min) && code <= static_cast<float>(weight.quant_max),
+              "{}: weight {} of channel {} is {}, off its grid: code {} is outside [{}, {}]", name, i, c, value, code,
+              weight.quant_min, weight.quant_max);
+      codes[i] = static_cast<int16_t>(code);
+      sum += codes[i] - weight.zero_point;
+    }
+
+    // The accumulator counts in units of `unit`; the target's offset goes in before the rounding.
+    const double layer_scale = static_cast<double>(input.grid.scale) * static_cast<double>(scale);
+    const double factor = affine.factor.empty() ? 1.0 : affine.factor[c];
+    const double bias = (affine.bias.empty() ? 0.0 : affine.bias[c]) +
+                        factor * (input_residual * static_cast<double>(scale) * static_cast<double>(sum)) -
+                        static_cast<double>(grid.offset);
+    double unit = layer_scale * factor;
+    require(std::isfinite(unit) && std::isfinite(bias), "{}: channel {} has a scale or bias that is not finite", name, c);
+    if (unit == 0 || std::fabs(bias / unit) >= largest_bias) {
+      // A dead channel (batch norm's gamma near 0) would overflow the bias: count in coarser units, and the weights with them.
+      const double coarser = std::copysign(bias == 0 ? layer_scale : std::fabs(bias) / largest_bias, unit);
+      for (int16_t& code : codes) {
+        const double shrunk = core::round_half_even((code - weight.zero_point) * (unit / coarser));
+        code = static_cast<int16_t>(static_cast<int32_t>(shrunk) + weight.zero_point);
+      }
+      unit = coarser;
+    }
+    result.bias[c] = static_cast<int32_t>(core::round_half_even(bias / unit));
+    if (target) {
+      result.requantize.multipliers.push_back(multiplier_for(name, unit / static_cast<double>(grid.scale), graph_.policy));
+    } else {
+      result.output.scales.push_back(unit);
+    }
+  }
+  return result;
+}
+
+ValueId Builder::conv2d(const std::string& name, ValueId x, const Window& window, int32_t groups, const AffineWeight& weight,
+                        const ChannelAffine& affine, const std::optional<Target>& target) {
+  LayerConstants constants = layer(name, codes(name, x), weight, affine, target);
+  return append(name,
+                Conv2d{.window = window,
+                       .groups = groups,
+                       .weight = std::move(constants.weight),
+                       .bias = std::move(constants.bias),
+                       .requantize = std::move(constants.requantize)},
+                {x}, std::move(constants.output));
+}
+
+ValueId Builder::linear(const std::string& name, ValueId x, const AffineWeight& weight, const ChannelAffine& affine,
+                        const std::optional<Target>& target) {
+  LayerConstants constants = layer(name, codes(name, x), weight, affine, target);
+  return append(name,
+                Linear{.weight = std::move(constants.weight),
+                       .bias = std::move(constants.bias),
+                       .requantize = std::move(constants.requantize)},
+                {x}, std::move(constants.output));
+}
+
+ValueId Builder::bilinear(const std::string& name, ValueId left, ValueId right, Bilinear::Operation operation, const Target& target) {
+  check_activation_grid(name, target.grid);
+  const Grid a = codes(name, left).grid;
+  const Grid b = codes(name, right).grid;
+  const Grid grid = core::to_unsigned(target.grid);
+  const double step = grid.scale;
+  const double residual_a = core::residual(a);
+  const double residual_b = core::residual(b);
+  const bool add = operation == Bilinear::Operation::add;
+  // (s_a c_a + v_a) op (s_b c_b + v_b) - offset, in steps of the output grid
+  const double product = add ? 0.0 : static_cast<double>(a.scale) * static_cast<double>(b.scale) / step;
+  const double by_left = static_cast<double>(a.scale) * (add ? 1.0 : residual_b) / step;
+  const double by_right = static_cast<double>(b.scale) * (add ? 1.0 : residual_a) / step;
+  const double constant = ((add ? residual_a + residual_b : residual_a * residual_b) - static_cast<double>(grid.offset)) / step;
+
+  Bilinear node{.operation = operation};
+  node.shift = common_shift(name, std::max({std::fabs(product), std::fabs(by_left), std::fabs(by_right)}));
+  node.product = fixed_point(product, node.shift);
+  node.left = fixed_point(by_left, node.shift);
+  node.right = fixed_point(by_right, node.shift);
+  node.constant = fixed_point(constant, node.shift);
+  std::tie(node.clamp_min, node.clamp_max) = clamp_codes(target, grid);
+  return append(name, node, {left, right}, {.kind = ValueKind::codes, .grid = grid});
+}
+
+ValueId Builder::add(const std::string& name, ValueId left, ValueId right, const Target& target) {
+  return bilinear(name, left, right, Bilinear::Operation::add, target);
+}
+
+ValueId Builder::multiply(const std::string& name, ValueId left, ValueId right, const Target& target) {
+  return bilinear(name, left, right, Bilinear::Operation::multiply, target);
+}
+
+ValueId Builder::lookup(const std::string& name, ValueId x, const std::string& function, std::span<const double> arguments,
+                        const Grid& grid) {
+  check_activation_grid(name, grid);
+  const Grid from = codes(name, x).grid;
+  const Grid to = core::to_unsigned(grid);
+  Lookup node{.function = function, .table = {}};
+  for (int32_t code = 0; code <= from.quant_max; ++code) {
+    const double value = evaluate(function, arguments, static_cast<double>(core::dequantize(code, from)));
+    node.table.push_back(static_cast<uint8_t>(core::quantize(static_cast<float>(value), to)));
+  }
+  return append(name, std::move(node), {x}, {.kind = ValueKind::codes, .grid = to});
+}
+
+ValueId Builder::max_pool2d(const std::string& name, ValueId x, const Window& window, bool ceil_mode) {
+  const Grid grid = codes(name, x).grid;
+  return append(name, MaxPool2d{window, ceil_mode}, {x}, {.kind = ValueKind::codes, .grid = grid});
+}
+
+ValueId Builder::average(const std::string& name, ValueId x, AvgPool2d pool, const Target& target) {
+  check_activation_grid(name, target.grid);
+  const Grid from = codes(name, x).grid;
+  const Grid to = core::to_unsigned(target.grid);
+  const double ratio = static_cast<double>(from.scale) / static_cast<double>(to.scale);
+  pool.shift = common_shift(name, ratio);
+  pool.multiplier = static_cast<int32_t>(fixed_point(ratio, pool.shift));
+  pool.constant = fixed_point((core::residual(from) - static_cast<double>(to.offset)) / static_cast<double>(to.scale), pool.shift);
+  std::tie(pool.clamp_min, pool.clamp_max) = clamp_codes(target, to);
+  return append(name, pool, {x}, {.kind = ValueKind::codes, .grid = to});
+}
+
+ValueId Builder::avg_pool2d(const std::string& name, ValueId x, const Window& window, bool ceil_mode, bool count_include_pad,
+                            const Target& target) {
+  return average(name, x, {.window = window, .ceil_mode = ceil_mode, .count_include_pad = count_include_pad}, target);
+}
+
+ValueId Builder::adaptive_avg_pool2d(const std::string& name, ValueId x, int32_t height, int32_t width, const Target& target) {
+  return average(name, x, {.adaptive = true, .output_size = {height, width}}, target);
+}
+
+ValueId Builder::concat(const std::string& name, std::span<const ValueId> inputs, int32_t axis, const Grid& grid) {
+  check_activation_grid(name, grid);
+  const Grid to = core::to_unsigned(grid);
+  std::vector<ValueId> aligned;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const bool same = codes(name, inputs[i]).grid == to;
+    aligned.push_back(same ? inputs[i] : lookup(fmt::format("{}.input{}", name, i), inputs[i], "identity", {}, to));
+  }
+  return append(name, Concat{axis}, std::move(aligned), {.kind = ValueKind::codes, .grid = to});
+}
+
+ValueId Builder::reshape(const std::string& name, ValueId x, std::vector<int64_t> shape) {
+  const Grid grid = codes(name, x).grid;
+  return append(name, Reshape{std::move(shape)}, {x}, {.kind = ValueKind::codes, .grid = grid});
+}
+
+ValueId Builder::permute(const std::string& name, ValueId x, std::vector<int32_t> order) {
+  const Grid grid = codes(name, x).grid;
+  return append(name, Permute{std::move(order)}, {x}, {.kind = ValueKind::codes, .grid = grid});
+}
+
+ValueId Builder::slice(const std::string& name, ValueId x, int32_t axis, int64_t start, int64_t stop) {
+  const Grid grid = codes(name, x).grid;
+  return append(name, Slice{axis, start, stop}, {x}, {.kind = ValueKind::codes, .grid = grid});
+}
+
+ValueId Builder::dequantize(const std::string& name, ValueId x) {
+  return append(name, Dequantize{}, {x}, {.kind = ValueKind::real});
+}
+
+void Builder::output(ValueId x) {
+  require(x >= 0 && x < static_cast<ValueId>(graph_.values.size()), "output: value {} does not exist", x);
+  graph_.outputs.push_back(x);
+}
+
+Graph Builder::finish() const {
+  Graph graph = graph_;
+  if (!graph.inputs.empty()) {
+    std::vector<std::vector<int64_t>> shapes;
+    for (const ValueId input : graph.inputs) shapes.push_back(graph.values[static_cast<size_t>(input)].shape);
+    shapes = infer_shapes(graph, shapes);
+    for (size_t i = 0; i < shapes.size(); ++i) graph.values[i].shape = shapes[i];
+  }
+  validate(graph);
+  return graph;
+}
+
+}  // namespace qstep::ir

@@ -1,0 +1,106 @@
+#pragma once
+// Lowering: from layers described by real numbers to the nodes of the integer graph. All rounding of constants that the
+// integer network contains (bias, multipliers, tables) happens here, once, for C++ and Python alike. docs/numerics.md derives
+// each formula.
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "qstep/ir/graph.h"
+
+namespace qstep::ir {
+
+/// The grid a layer's result is requantized to, and the real interval of a fused activation (ReLU: [0, inf)).
+struct Target {
+  Grid grid;
+  double clamp_low = -std::numeric_limits<double>::infinity();
+  double clamp_high = std::numeric_limits<double>::infinity();
+};
+
+/// Weights on a uniform grid: real = scale[c] * (code - zero_point).
+struct AffineWeight {
+  std::vector<int64_t> shape;          ///< [out, in / groups, kernel_h, kernel_w] or [out, in]
+  std::span<const float> values;       ///< real weights, already on the grid, row-major
+  std::span<const float> scale;        ///< 1 or out values, > 0
+  int32_t zero_point = 0;
+  int32_t quant_min = -128;
+  int32_t quant_max = 127;
+};
+
+/// y[c] = factor[c] * conv(x, w)[c] + bias[c]: what batch norm and the layer's own bias amount to.
+struct ChannelAffine {
+  std::span<const double> factor;  ///< empty: all 1
+  std::span<const double> bias;    ///< empty: all 0
+};
+
+/// Adds nodes one at a time; every function returns the value that the new node makes. Names must be unique. Bad arguments throw
+/// Error naming the node. Grids may be signed: the graph stores them with codes from 0 (core::to_unsigned).
+class Builder {
+ public:
+  explicit Builder(RequantPolicy policy = RequantPolicy::exact) { graph_.policy = policy; }
+
+  /// An input of float32 values.
+  ValueId input(const std::string& name, std::vector<int64_t> shape);
+  /// An input that is on a grid already: uint8 codes.
+  ValueId input(const std::string& name, std::vector<int64_t> shape, const Grid& grid);
+
+  ValueId quantize(const std::string& name, ValueId x, const Grid& grid);
+
+  /// Without a target the result stays in accumulators: the last layer of a classifier.
+  ValueId conv2d(const std::string& name, ValueId x, const Window& window, int32_t groups, const AffineWeight& weight,
+                 const ChannelAffine& affine, const std::optional<Target>& target);
+  ValueId linear(const std::string& name, ValueId x, const AffineWeight& weight, const ChannelAffine& affine,
+                 const std::optional<Target>& target);
+
+  ValueId add(const std::string& name, ValueId left, ValueId right, const Target& target);
+  ValueId multiply(const std::string& name, ValueId left, ValueId right, const Target& target);
+
+  /// function: identity, relu, clamp (low, high), sigmoid, silu, hardsigmoid, hardswish, tanh, leaky_relu (slope), gelu, elu (alpha).
+  ValueId lookup(const std::string& name, ValueId x, const std::string& function, std::span<const double> arguments, const Grid& grid);
+
+  ValueId max_pool2d(const std::string& name, ValueId x, const Window& window, bool ceil_mode);
+  ValueId avg_pool2d(const std::string& name, ValueId x, const Window& window, bool ceil_mode, bool count_include_pad, const Target& target);
+  ValueId adaptive_avg_pool2d(const std::string& name, ValueId x, int32_t height, int32_t width, const Target& target);
+
+  /// Inputs on other grids than `grid` pass through an identity lookup named `name`.input0, `name`.input1, ...
+  ValueId concat(const std::string& name, std::span<const ValueId> inputs, int32_t axis, const Grid& grid);
+
+  ValueId reshape(const std::string& name, ValueId x, std::vector<int64_t> shape);
+  ValueId permute(const std::string& name, ValueId x, std::vector<int32_t> order);
+  ValueId slice(const std::string& name, ValueId x, int32_t axis, int64_t start, int64_t stop);
+
+  /// Codes or accumulators become a float32 output of the network.
+  ValueId dequantize(const std::string& name, ValueId x);
+  /// Marks a value as an output of the network.
+  void output(ValueId x);
+
+  const Graph& graph() const { return graph_; }
+  /// The validated graph; throws Error as ir::validate does.
+  Graph finish() const;
+
+ private:
+  ValueId append(const std::string& name, Operation operation, std::vector<ValueId> inputs, Value output);
+  ValueId bilinear(const std::string& name, ValueId left, ValueId right, Bilinear::Operation operation, const Target& target);
+  ValueId average(const std::string& name, ValueId x, AvgPool2d pool, const Target& target);
+  const Value& codes(const std::string& name, ValueId x) const;  // a codes value or an Error
+
+  struct LayerConstants {
+    Weight weight;
+    std::vector<int32_t> bias;
+    Requantize requantize;
+    Value output;
+  };
+  LayerConstants layer(const std::string& name, const Value& input, const AffineWeight& weight, const ChannelAffine& affine,
+                       const std::optional<Target>& target) const;
+
+  Graph graph_;
+};
+
+/// The function of `lookup` at x, in double. Throws Error for an unknown name or a wrong number of arguments.
+double evaluate(const std::string& function, std::span<const double> arguments, double x);
+
+}  // namespace qstep::ir
