@@ -1,0 +1,263 @@
+#include "qstep/nn/layer_ops.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <vector>
+
+#include "qstep/core/error.h"
+
+namespace qstep::nn {
+namespace {
+
+using at::IntArrayRef;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+Tensor per_channel(const Tensor& t, int64_t dimensions) {
+  std::vector<int64_t> shape(static_cast<size_t>(dimensions), 1);
+  shape[0] = -1;
+  return t.reshape(shape);
+}
+
+// x - residual, or x itself where the grid has no residual.
+Tensor centered(const Tensor& x, const std::optional<Tensor>& residual) { return residual ? x - residual->to(x.dtype()) : x; }
+
+Tensor codes_of(const Tensor& values, const Tensor& scale) { return values.div(scale).round_(); }
+
+// Scales the integer sums in place: one pass over memory. unit: 1 or O elements, shaped [-1], or [-1, 1, 1] for images.
+Tensor scaled(Tensor sums, const Tensor& unit, const std::optional<Tensor>& bias) {
+  if (!bias) return sums.mul_(unit);
+  return at::addcmul_out(sums, per_channel(bias->to(sums.dtype()), unit.dim()), sums, unit);
+}
+
+bool symmetric(IntArrayRef padding) { return padding[0] == padding[2] && padding[1] == padding[3]; }
+
+// Asymmetric padding is not a convolution argument of ATen: pad first.
+Tensor padded(const Tensor& x, IntArrayRef padding) {
+  return symmetric(padding) ? x : at::constant_pad_nd(x, {padding[1], padding[3], padding[0], padding[2]});
+}
+
+std::vector<int64_t> convolution_padding(IntArrayRef padding) {
+  return symmetric(padding) ? std::vector<int64_t>{padding[0], padding[1]} : std::vector<int64_t>{0, 0};
+}
+
+void check_layer(const char* op, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& input_scale,
+                 const Tensor& weight_scale) {
+  require(x.is_floating_point() && weight.is_floating_point(), "{}: x and weight must be floating point, got {} and {}", op,
+          c10::toString(x.scalar_type()), c10::toString(weight.scalar_type()));
+  require(x.scalar_type() == weight.scalar_type(), "{}: x and weight must have one dtype, got {} and {}", op,
+          c10::toString(x.scalar_type()), c10::toString(weight.scalar_type()));
+  require(x.device() == weight.device() && x.device() == input_scale.device() && x.device() == weight_scale.device(),
+          "{}: x, weight and scales must be on one device, got {}, {}, {} and {}", op, x.device().str(), weight.device().str(),
+          input_scale.device().str(), weight_scale.device().str());
+  require(input_scale.numel() == 1, "{}: input_scale must have one element, got {}", op, input_scale.numel());
+  require(weight_scale.numel() == 1 || weight_scale.numel() == weight.size(0),
+          "{}: weight_scale must have 1 or {} elements, got {}", op, weight.size(0), weight_scale.numel());
+  require(!bias || (bias->dim() == 1 && bias->size(0) == weight.size(0)), "{}: bias must have shape [{}], got {} elements", op,
+          weight.size(0), bias ? bias->numel() : 0);
+}
+
+Tensor conv2d_forward(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& input_scale,
+                      const std::optional<Tensor>& input_residual, const Tensor& weight_scale, IntArrayRef stride,
+                      IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
+  check_layer("conv2d", x, weight, bias, input_scale, weight_scale);
+  require(x.dim() == 4 && weight.dim() == 4, "conv2d: x and weight must have 4 dimensions, got {} and {}", x.dim(), weight.dim());
+  require(stride.size() == 2 && padding.size() == 4 && dilation.size() == 2,
+          "conv2d: stride and dilation have 2 entries and padding 4 (top, left, bottom, right), got {}, {} and {}", stride.size(),
+          dilation.size(), padding.size());
+  require(groups > 0 && x.size(1) == weight.size(1) * groups, "conv2d: x has {} channels, the weight takes {} in {} groups", x.size(1),
+          weight.size(1) * groups, groups);
+  const Tensor scale_x = input_scale.to(x.dtype()).reshape({});
+  const Tensor scale_w = per_channel(weight_scale.to(x.dtype()), 4);
+  Tensor sums = at::convolution(padded(codes_of(centered(x, input_residual), scale_x), padding), codes_of(weight, scale_w), {}, stride,
+                                convolution_padding(padding), dilation, false, {0, 0}, groups);
+  return scaled(std::move(sums), (scale_x * scale_w).view({-1, 1, 1}), bias);
+}
+
+Tensor linear_forward(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& input_scale,
+                      const std::optional<Tensor>& input_residual, const Tensor& weight_scale) {
+  check_layer("linear", x, weight, bias, input_scale, weight_scale);
+  require(weight.dim() == 2 && x.dim() >= 1 && x.size(-1) == weight.size(1),
+          "linear: x must end in {} features, got {} dimensions ending in {}", weight.dim() == 2 ? weight.size(1) : -1, x.dim(),
+          x.dim() > 0 ? x.size(-1) : 0);
+  const Tensor scale_x = input_scale.to(x.dtype()).reshape({});
+  const Tensor scale_w = per_channel(weight_scale.to(x.dtype()), 2);
+  Tensor sums = at::matmul(codes_of(centered(x, input_residual), scale_x), codes_of(weight, scale_w).t());
+  return scaled(std::move(sums), (scale_x * scale_w).view({-1}), bias);
+}
+
+Tensor call_conv2d(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& input_scale,
+                   const std::optional<Tensor>& input_residual, const Tensor& weight_scale, IntArrayRef stride, IntArrayRef padding,
+                   IntArrayRef dilation, int64_t groups) {
+  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("qstep::conv2d", "").typed<decltype(call_conv2d)>();
+  return op.call(x, weight, bias, input_scale, input_residual, weight_scale, stride, padding, dilation, groups);
+}
+
+Tensor call_linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& input_scale,
+                   const std::optional<Tensor>& input_residual, const Tensor& weight_scale) {
+  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("qstep::linear", "").typed<decltype(call_linear)>();
+  return op.call(x, weight, bias, input_scale, input_residual, weight_scale);
+}
+
+Tensor call_round_bias(const Tensor& bias, const Tensor& unit, const std::optional<Tensor>& offset) {
+  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("qstep::round_bias", "").typed<decltype(call_round_bias)>();
+  return op.call(bias, unit, offset);
+}
+
+struct Conv2dFunction : torch::autograd::Function<Conv2dFunction> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
+                        const Tensor& input_scale, const std::optional<Tensor>& input_residual, const Tensor& weight_scale,
+                        IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    ctx->save_for_backward({x, weight, input_residual.value_or(Tensor())});
+    ctx->saved_data["stride"] = stride;
+    ctx->saved_data["padding"] = padding;
+    ctx->saved_data["dilation"] = dilation;
+    ctx->saved_data["groups"] = groups;
+    return call_conv2d(x, weight, bias, input_scale, input_residual, weight_scale, stride, padding, dilation, groups);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const std::optional<Tensor> residual = saved[2].defined() ? std::optional(saved[2]) : std::nullopt;
+    const std::vector<int64_t> padding = ctx->saved_data["padding"].toIntVector();
+    const bool bias_grad = ctx->needs_input_grad(2);
+    const Tensor x = padded(centered(saved[0], residual), padding);
+    const at::OptionalIntArrayRef bias_sizes = bias_grad ? at::OptionalIntArrayRef(saved[1].sizes().slice(0, 1)) : std::nullopt;
+    auto [grad_x, grad_weight, grad_bias] = at::convolution_backward(
+        grads[0], x, saved[1], bias_sizes, ctx->saved_data["stride"].toIntVector(), convolution_padding(padding),
+        ctx->saved_data["dilation"].toIntVector(), false, {0, 0}, ctx->saved_data["groups"].toInt(),
+        {ctx->needs_input_grad(0), ctx->needs_input_grad(1), bias_grad});
+    if (grad_x.defined() && !symmetric(padding)) {
+      grad_x = grad_x.narrow(2, padding[0], saved[0].size(2)).narrow(3, padding[1], saved[0].size(3));
+    }
+    return {grad_x, grad_weight, grad_bias, {}, {}, {}, {}, {}, {}, {}};
+  }
+};
+
+struct LinearFunction : torch::autograd::Function<LinearFunction> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
+                        const Tensor& input_scale, const std::optional<Tensor>& input_residual, const Tensor& weight_scale) {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    ctx->save_for_backward({x, weight, input_residual.value_or(Tensor())});
+    return call_linear(x, weight, bias, input_scale, input_residual, weight_scale);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const std::optional<Tensor> residual = saved[2].defined() ? std::optional(saved[2]) : std::nullopt;
+    const Tensor rows = grads[0].reshape({-1, grads[0].size(-1)});
+    Tensor grad_x;
+    Tensor grad_weight;
+    Tensor grad_bias;
+    if (ctx->needs_input_grad(0)) grad_x = at::matmul(grads[0], saved[1]);
+    if (ctx->needs_input_grad(1)) grad_weight = rows.t().matmul(centered(saved[0], residual).reshape({-1, saved[0].size(-1)}));
+    if (ctx->needs_input_grad(2)) grad_bias = rows.sum(0);
+    return {grad_x, grad_weight, grad_bias, {}, {}, {}};
+  }
+};
+
+struct RoundBiasFunction : torch::autograd::Function<RoundBiasFunction> {
+  static Tensor forward(AutogradContext*, const Tensor& bias, const Tensor& unit, const std::optional<Tensor>& offset) {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    return call_round_bias(bias, unit, offset);
+  }
+  static variable_list backward(AutogradContext*, const variable_list& grads) { return {grads[0], {}, {}}; }
+};
+
+Tensor conv2d_autograd(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& input_scale,
+                       const std::optional<Tensor>& input_residual, const Tensor& weight_scale, IntArrayRef stride,
+                       IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
+  return Conv2dFunction::apply(x, weight, bias, input_scale, input_residual, weight_scale, stride, padding, dilation, groups);
+}
+
+Tensor linear_autograd(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& input_scale,
+                       const std::optional<Tensor>& input_residual, const Tensor& weight_scale) {
+  return LinearFunction::apply(x, weight, bias, input_scale, input_residual, weight_scale);
+}
+
+Tensor round_bias_autograd(const Tensor& bias, const Tensor& unit, const std::optional<Tensor>& offset) {
+  return RoundBiasFunction::apply(bias, unit, offset);
+}
+
+Tensor round_bias_forward(const Tensor& bias, const Tensor& unit, const std::optional<Tensor>& offset) {
+  const Tensor steps = unit.to(at::kDouble);
+  const Tensor b = bias.to(at::kDouble);
+  if (!offset) return steps * (b / steps).round_();
+  const Tensor shift = offset->to(at::kDouble);
+  return steps * ((b - shift) / steps).round_() + shift;
+}
+
+}  // namespace
+
+Tensor conv2d(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& input_scale,
+              const std::optional<Tensor>& input_residual, const Tensor& weight_scale, const ConvGeometry& geometry) {
+  return call_conv2d(x, weight, bias, input_scale, input_residual, weight_scale, geometry.stride, geometry.padding, geometry.dilation,
+                     geometry.groups);
+}
+
+Tensor linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& input_scale,
+              const std::optional<Tensor>& input_residual, const Tensor& weight_scale) {
+  return call_linear(x, weight, bias, input_scale, input_residual, weight_scale);
+}
+
+Tensor round_bias(const Tensor& bias, const Tensor& unit, const std::optional<Tensor>& offset) {
+  return call_round_bias(bias, unit, offset);
+}
+
+std::tuple<Tensor, Tensor> batch_norm_affine(const std::optional<Tensor>& weight, const std::optional<Tensor>& bias, const Tensor& mean,
+                                             const Tensor& var, double eps, const std::optional<Tensor>& layer_bias) {
+  Tensor factor = (var.to(at::kDouble) + eps).rsqrt();
+  if (weight) factor = factor * weight->to(at::kDouble);
+  Tensor shift = layer_bias ? layer_bias->to(at::kDouble) - mean.to(at::kDouble) : -mean.to(at::kDouble);
+  shift = shift * factor;
+  if (bias) shift = shift + bias->to(at::kDouble);
+  return {factor, shift};
+}
+
+Tensor grid_residual(const Tensor& scale, const Tensor& zero_point, const Tensor& offset, int64_t quant_min, int64_t quant_max) {
+  const Tensor s = scale.to(at::kDouble);
+  const Tensor z = zero_point.to(at::kDouble);
+  const Tensor b = offset.to(at::kDouble);
+  const Tensor zero_code = ((-b / s).round() + z).clamp(static_cast<double>(quant_min), static_cast<double>(quant_max));
+  return (s * (zero_code - z) + b).to(scale.dtype());
+}
+
+Tensor encode(const Tensor& x, const Tensor& scale, const Tensor& zero_point, const Tensor& offset, int64_t quant_min, int64_t quant_max) {
+  const Tensor z = zero_point.to(x.dtype()) - static_cast<double>(quant_min);
+  return ((x - offset) / scale).round_().add_(z).clamp_(0, quant_max - quant_min).to(at::kByte);
+}
+
+Tensor decode(const Tensor& codes, const Tensor& scale, const Tensor& zero_point, const Tensor& offset, int64_t quant_min) {
+  const Tensor z = zero_point.to(scale.dtype()) - static_cast<double>(quant_min);
+  return (codes.to(scale.dtype()) - z) * scale + offset;
+}
+
+TORCH_LIBRARY_FRAGMENT(qstep, m) {
+  m.def("conv2d(Tensor x, Tensor weight, Tensor? bias, Tensor input_scale, Tensor? input_residual, Tensor weight_scale, "
+        "int[] stride, int[] padding, int[] dilation, int groups) -> Tensor");
+  m.def("linear(Tensor x, Tensor weight, Tensor? bias, Tensor input_scale, Tensor? input_residual, Tensor weight_scale) -> Tensor");
+  m.def("round_bias(Tensor bias, Tensor unit, Tensor? offset=None) -> Tensor");
+  m.def("batch_norm_affine(Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, Tensor? layer_bias=None) -> (Tensor, Tensor)",
+        TORCH_FN(batch_norm_affine));
+  m.def("grid_residual(Tensor scale, Tensor zero_point, Tensor offset, int quant_min, int quant_max) -> Tensor", TORCH_FN(grid_residual));
+  m.def("encode(Tensor x, Tensor scale, Tensor zero_point, Tensor offset, int quant_min, int quant_max) -> Tensor", TORCH_FN(encode));
+  m.def("decode(Tensor codes, Tensor scale, Tensor zero_point, Tensor offset, int quant_min) -> Tensor", TORCH_FN(decode));
+}
+
+// Built of ATen operations, so one kernel serves CPU, CUDA and Meta.
+TORCH_LIBRARY_IMPL(qstep, CompositeExplicitAutograd, m) {
+  m.impl("conv2d", TORCH_FN(conv2d_forward));
+  m.impl("linear", TORCH_FN(linear_forward));
+  m.impl("round_bias", TORCH_FN(round_bias_forward));
+}
+
+TORCH_LIBRARY_IMPL(qstep, Autograd, m) {
+  m.impl("conv2d", TORCH_FN(conv2d_autograd));
+  m.impl("linear", TORCH_FN(linear_autograd));
+  m.impl("round_bias", TORCH_FN(round_bias_autograd));
+}
+
+}  // namespace qstep::nn
