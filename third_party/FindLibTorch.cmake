@@ -74,11 +74,12 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::cpu)
     endif()
   endforeach()
 
-  # torch's libraries find their own dependencies (CUDA, NCCL, ...) at run time, by the run path they carry. The linker has no need
-  # to see them, and would take an older NCCL of the system for theirs.
+  # --allow-shlib-undefined: torch's libraries find their own dependencies (CUDA, NCCL, ...) at run time, by the run path they
+  # carry. The linker has no need to see them, and would take an older NCCL of the system for theirs.
+  # --no-as-needed: backends register themselves when they are loaded, though no symbol of theirs is named.
   add_library(LibTorch::cpu INTERFACE IMPORTED)
   target_link_libraries(LibTorch::cpu INTERFACE LibTorch::torch_cpu LibTorch::c10)
-  target_link_options(LibTorch::cpu INTERFACE -Wl,--allow-shlib-undefined)
+  target_link_options(LibTorch::cpu INTERFACE -Wl,--allow-shlib-undefined,--no-as-needed)
   target_compile_features(LibTorch::cpu INTERFACE cxx_std_20)
 
   if(TARGET LibTorch::torch_cuda AND TARGET LibTorch::c10_cuda)
