@@ -25,7 +25,8 @@ struct Grid {
 
 template <class T>
 QSTEP_HOST_DEVICE T clamp(T x, T low, T high) {
-  return x < low ? low : (x > high ? high : x);  // keeps NaN
+  const T raised = x < low ? low : x;  // two steps, so that compilers see max and min; keeps NaN
+  return raised > high ? high : raised;
 }
 
 /// Code of x, computed in float32 with a true division. NaN gives quant_min (a check upstream rejects NaN input).
