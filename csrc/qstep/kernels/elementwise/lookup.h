@@ -1,0 +1,36 @@
+#pragma once
+// Any function of one code: output = table[input]. Work items are rows: batch * height.
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "qstep/kernels/isa.h"
+#include "qstep/kernels/layout.h"
+
+namespace qstep::kernels {
+
+/// Entries beyond the input's quant_max are never read with codes in range; `entries` = quant_max + 1 makes short tables faster.
+struct LookupProblem {
+  std::array<uint8_t, 256> table{};
+  int32_t entries = 256;  ///< 1..256
+};
+
+struct LookupArguments {
+  const uint8_t* input = nullptr;
+  ImageLayout input_layout;
+  uint8_t* output = nullptr;
+  ImageLayout output_layout;  ///< same size
+};
+
+struct LookupKernel {
+  std::string_view name;
+  Isa isa;
+  bool (*supports)(const LookupProblem&);
+  void (*run)(const LookupProblem&, const LookupArguments&, Range items);
+};
+
+std::span<const LookupKernel> lookup_kernels();
+const LookupKernel& choose_lookup(const LookupProblem& problem, Isa isa = current_isa());
+
+}  // namespace qstep::kernels

@@ -1,0 +1,62 @@
+#pragma once
+// Matrix product of codes (a linear layer; a 1x1 convolution):
+//
+//   acc[m][n] = sum_k (input[m][k] - zero_code) * weights[n][k] + bias[n]
+//   output[m][n] = acc, or its requantized code (epilogue/epilogue.h)
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "qstep/kernels/epilogue/epilogue.h"
+#include "qstep/kernels/isa.h"
+#include "qstep/kernels/layout.h"
+
+namespace qstep::kernels {
+
+/// Spans are read by supports() and pack() only.
+struct GemmProblem {
+  int64_t depth = 0;                  ///< K
+  int64_t columns = 0;                ///< N
+  int32_t quant_max = 255;            ///< largest input code, 1..255: kernels rely on it
+  int32_t zero_code = 0;              ///< 0..quant_max
+  std::span<const int16_t> weights;   ///< [columns][depth]: code - zero_point, in [-255, 255]
+  std::span<const int32_t> bias;      ///< [columns]
+  Requantization requantization;
+};
+
+struct GemmArguments {
+  const uint8_t* input = nullptr;  ///< [rows][depth], codes in [0, quant_max]
+  int64_t rows = 0;                ///< M
+  int64_t input_stride = 0;        ///< elements from one row to the next
+  Output output;                   ///< [rows][columns]
+  int64_t output_stride = 0;
+};
+
+/// Weights in a kernel's own layout. Immutable: any number of threads may run it.
+class PackedGemm {
+ public:
+  virtual ~PackedGemm() = default;
+  virtual int64_t work_items(int64_t rows) const = 0;
+  /// Bytes of scratch that each concurrent run needs, aligned to memory_alignment.
+  virtual size_t scratch_bytes(int64_t rows) const = 0;
+  virtual void run(const GemmArguments& arguments, Range items, std::byte* scratch) const = 0;
+  virtual size_t packed_bytes() const = 0;
+};
+
+struct GemmKernel {
+  std::string_view name;
+  Isa isa;
+  bool (*supports)(const GemmProblem&);
+  std::unique_ptr<PackedGemm> (*pack)(const GemmProblem&);
+};
+
+std::span<const GemmKernel> gemm_kernels();
+
+/// Throws Error where the problem is not as described above, or where an int32 accumulator could overflow.
+void validate(const GemmProblem& problem);
+
+const GemmKernel& choose_gemm(const GemmProblem& problem, Isa isa = current_isa());
+
+}  // namespace qstep::kernels

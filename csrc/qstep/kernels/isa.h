@@ -1,0 +1,35 @@
+#pragma once
+// Instruction sets: what was built, what this CPU has, and which one is in use.
+//
+// Every kernel of every instruction set gives the same bits; `reference` is the definition, the others are faster.
+// To add one: an enumerator here (ordered by capability), a line in isa.cpp, and lines in the kernel tables.
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace qstep::kernels {
+
+enum class Isa : uint8_t {
+  reference,  ///< portable scalar code, one naive algorithm per operation
+  avx2,
+};
+
+std::string_view isa_name(Isa isa);
+
+/// The instruction sets built into this library, in ascending order of capability.
+std::span<const Isa> built_isas();
+
+/// True where this CPU (and its operating system) runs `isa`.
+bool is_supported(Isa isa);
+
+/// The instruction set called `name`. Throws Error, listing what was built and what the CPU has, where it is not one of both.
+Isa isa_from_name(std::string_view name);
+
+/// In use by default: the environment variable QSTEP_ISA where it is set, else the best supported one.
+Isa current_isa();
+
+/// Changes the default for the whole process. Throws as isa_from_name.
+void set_isa(std::string_view name);
+
+}  // namespace qstep::kernels

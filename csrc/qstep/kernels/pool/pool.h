@@ -1,0 +1,69 @@
+#pragma once
+// Pooling of codes.
+//
+//   max:      output = max over the window's taps inside the image: padding never wins
+//   average:  output = clamp(divide_half_even(multiplier * sum(c) + n * constant, n << shift) + zero_point, clamp_min, clamp_max)
+//             with c = input - zero_code and n the window's number of taps: all of them that lie inside the padded image
+//             where count_include_pad, else those inside the image; a tap in the padding has c = 0
+//
+// Work items are output rows: batch * output height.
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "qstep/core/window.h"
+#include "qstep/kernels/isa.h"
+#include "qstep/kernels/layout.h"
+
+namespace qstep::kernels {
+
+struct PoolArguments {
+  const uint8_t* input = nullptr;
+  ImageLayout input_layout;
+  uint8_t* output = nullptr;
+  ImageLayout output_layout;  ///< same channels; its size decides how many windows there are (ceil_mode is the caller's business)
+};
+
+struct MaxPool2dProblem {
+  core::Window window;
+};
+
+struct MaxPool2dKernel {
+  std::string_view name;
+  Isa isa;
+  bool (*supports)(const MaxPool2dProblem&);
+  void (*run)(const MaxPool2dProblem&, const PoolArguments&, Range items);
+};
+
+struct AvgPool2dProblem {
+  core::Window window;  ///< dilation 1
+  bool count_include_pad = true;
+  bool adaptive = false;   ///< windows are [floor(i * in / out), ceil((i + 1) * in / out)); `window` is ignored
+  int32_t zero_code = 0;   ///< of the input
+  int32_t multiplier = 0;  ///< |multiplier| < 2^24
+  int64_t constant = 0;
+  int32_t shift = 0;  ///< with the n of the largest window: n << shift <= 2^62, n * (255 * |multiplier| + |constant|) < 2^62
+  int32_t zero_point = 0;  ///< of the output
+  int32_t clamp_min = 0;
+  int32_t clamp_max = 255;
+};
+
+struct AvgPool2dKernel {
+  std::string_view name;
+  Isa isa;
+  bool (*supports)(const AvgPool2dProblem&);
+  void (*run)(const AvgPool2dProblem&, const PoolArguments&, Range items);
+};
+
+std::span<const MaxPool2dKernel> max_pool2d_kernels();
+std::span<const AvgPool2dKernel> avg_pool2d_kernels();
+
+const MaxPool2dKernel& choose_max_pool2d(const MaxPool2dProblem& problem, Isa isa = current_isa());
+const AvgPool2dKernel& choose_avg_pool2d(const AvgPool2dProblem& problem, Isa isa = current_isa());
+
+/// Throws Error where a parameter is out of the range given above, layouts disagree, or a window has no tap.
+/// For the planning stage: run() does not check.
+void validate(const MaxPool2dProblem& problem, const ImageLayout& input, const ImageLayout& output);
+void validate(const AvgPool2dProblem& problem, const ImageLayout& input, const ImageLayout& output);
+
+}  // namespace qstep::kernels
