@@ -9,8 +9,7 @@
 namespace qstep::ir {
 namespace {
 
-// A bias this large leaves the fast requantization (accumulators below 2^29) and half of the int32 range untouched.
-constexpr double largest_bias = 0x1p28;
+using core::largest_bias;
 
 int32_t bits_for(int32_t quant_min, int32_t quant_max) {
   int32_t bits = 1;
@@ -31,8 +30,10 @@ std::pair<int32_t, int32_t> clamp_codes(const Target& target, const Grid& grid) 
 }
 
 // `value` in units of 2^-shift.
-int64_t fixed_point(double value, int32_t shift) {
-  return static_cast<int64_t>(core::round_half_even(std::ldexp(value, shift)));
+int64_t fixed_point(const std::string& name, double value, int32_t shift) {
+  const double units = core::round_half_even(std::ldexp(value, shift));
+  require(std::fabs(units) < 0x1p62, "{}: a constant of {} output steps does not fit 62 bits", name, value);
+  return static_cast<int64_t>(units);
 }
 
 // The shift that gives `largest` a 24-bit mantissa.
@@ -246,10 +247,10 @@ ValueId Builder::bilinear(const std::string& name, ValueId left, ValueId right, 
 
   Bilinear node{.operation = operation};
   node.shift = common_shift(name, std::max({std::fabs(product), std::fabs(by_left), std::fabs(by_right)}));
-  node.product = fixed_point(product, node.shift);
-  node.left = fixed_point(by_left, node.shift);
-  node.right = fixed_point(by_right, node.shift);
-  node.constant = fixed_point(constant, node.shift);
+  node.product = fixed_point(name, product, node.shift);
+  node.left = fixed_point(name, by_left, node.shift);
+  node.right = fixed_point(name, by_right, node.shift);
+  node.constant = fixed_point(name, constant, node.shift);
   std::tie(node.clamp_min, node.clamp_max) = clamp_codes(target, grid);
   return append(name, node, {left, right}, {.kind = ValueKind::codes, .grid = grid});
 }
@@ -286,8 +287,8 @@ ValueId Builder::average(const std::string& name, ValueId x, AvgPool2d pool, con
   const Grid to = core::to_unsigned(target.grid);
   const double ratio = static_cast<double>(from.scale) / static_cast<double>(to.scale);
   pool.shift = common_shift(name, ratio);
-  pool.multiplier = static_cast<int32_t>(fixed_point(ratio, pool.shift));
-  pool.constant = fixed_point((core::residual(from) - static_cast<double>(to.offset)) / static_cast<double>(to.scale), pool.shift);
+  pool.multiplier = static_cast<int32_t>(fixed_point(name, ratio, pool.shift));
+  pool.constant = fixed_point(name, (core::residual(from) - static_cast<double>(to.offset)) / static_cast<double>(to.scale), pool.shift);
   std::tie(pool.clamp_min, pool.clamp_max) = clamp_codes(target, to);
   return append(name, pool, {x}, {.kind = ValueKind::codes, .grid = to});
 }
@@ -338,13 +339,11 @@ void Builder::output(ValueId x) {
 
 Graph Builder::finish() const {
   Graph graph = graph_;
-  if (!graph.inputs.empty()) {
-    std::vector<std::vector<int64_t>> shapes;
-    for (const ValueId input : graph.inputs) shapes.push_back(graph.values[static_cast<size_t>(input)].shape);
-    shapes = infer_shapes(graph, shapes);
-    for (size_t i = 0; i < shapes.size(); ++i) graph.values[i].shape = shapes[i];
-  }
   validate(graph);
+  std::vector<Shape> shapes;
+  for (const ValueId input : graph.inputs) shapes.push_back(graph.values[static_cast<size_t>(input)].shape);
+  shapes = infer_shapes(graph, shapes);
+  for (size_t i = 0; i < shapes.size(); ++i) graph.values[i].shape = shapes[i];
   return graph;
 }
 

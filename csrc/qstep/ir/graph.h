@@ -2,69 +2,76 @@
 // The integer network as data: a list of nodes over named values, free of torch and of any kernel's layout.
 //
 // A value is a tensor of codes with a Grid, or the float input, a float output, or the int32 accumulators of a last layer.
-// Shapes are logical: images are [N, C, H, W] whatever the memory layout of the engine. Activation grids are unsigned
-// (quant_min 0, quant_max at most 255). Every node's integer definition is in docs/numerics.md.
+// Shapes are logical: images are [N, C, H, W] whatever the memory layout of the engine. Activation grids are unsigned: quant_min 0,
+// quant_max in [1, 255], zero_point in [0, quant_max]. Every node's integer definition is in docs/numerics.md.
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
 #include "qstep/core/grid.h"
 #include "qstep/core/requantize.h"
+#include "qstep/core/window.h"
 
 namespace qstep::ir {
 
 using core::Grid;
 using core::Multiplier;
 using core::RequantPolicy;
+using core::Window;
 
 using ValueId = int32_t;
 inline constexpr ValueId no_value = -1;
 
+using Shape = std::vector<int64_t>;
+inline constexpr size_t max_rank = 8;
+inline constexpr int64_t max_elements = int64_t{1} << 40;  ///< of one value: byte counts and offsets stay far from 2^63
+inline constexpr int32_t max_window = 1 << 15;             ///< of every field of a Window
+
 enum class ValueKind : uint8_t {
-  real,         ///< float32: inputs and outputs of the network
+  real,         ///< float32: an input of the network or the output of a Dequantize
   codes,        ///< uint8 codes on `grid`
-  accumulator,  ///< int32 of a layer without requantization; real = scales[c] * value
+  accumulator,  ///< int32 of a layer without requantization; real = scales[c] * value, c the layer's output channel
 };
 
 struct Value {
   std::string name;  ///< unique in the graph: the layer that produced it, as the training model calls it
   ValueKind kind = ValueKind::codes;
-  Grid grid;                    ///< codes only
-  std::vector<double> scales;   ///< accumulator only: one per channel (dim 1)
-  std::vector<int64_t> shape;   ///< the shape seen when the network was converted; dim 0 is the batch. Information, not a limit.
+  Grid grid;                   ///< codes only
+  std::vector<double> scales;  ///< accumulator only: one per channel (dim 1 of a convolution's output, the last of a linear's)
+  Shape shape;                 ///< the shape seen when the network was converted; dim 0 is the batch. Information, not a limit.
+  friend bool operator==(const Value&, const Value&) = default;
 };
 
 /// Integer weights, at their true width. real = scale[c] * (code - zero_point); what runs is code - zero_point.
 struct Weight {
-  std::vector<int64_t> shape;    ///< [out, in / groups, kernel_h, kernel_w] or [out, in]
-  int32_t bit_width = 8;         ///< 2..8
-  bool is_signed = true;         ///< two's complement codes, or codes from 0
-  int32_t zero_point = 0;        ///< per tensor
-  std::vector<int16_t> codes;    ///< row-major, one per weight, in the range of bit_width
+  Shape shape;                 ///< [out, in / groups, kernel_h, kernel_w] or [out, in]
+  int32_t bit_width = 8;       ///< 2..8
+  bool is_signed = true;       ///< two's complement codes, or codes from 0
+  int32_t zero_point = 0;      ///< per tensor, in the range of bit_width
+  std::vector<int16_t> codes;  ///< row-major, one per weight, in the range of bit_width
+
+  int32_t quant_min() const { return is_signed ? -(1 << (bit_width - 1)) : 0; }
+  int32_t quant_max() const { return is_signed ? (1 << (bit_width - 1)) - 1 : (1 << bit_width) - 1; }
+  friend bool operator==(const Weight&, const Weight&) = default;
 };
 
 /// From accumulators to codes: multipliers.size() is 1 or the number of output channels. The result is
 /// clamp(requantize(acc) + zero_point of the output grid, clamp_min, clamp_max).
 struct Requantize {
-  std::vector<Multiplier> multipliers;
+  std::vector<Multiplier> multipliers;  ///< empty: none, the accumulators are the output, and there is nothing to clamp
   int32_t clamp_min = 0;    ///< a fused ReLU raises it, in output codes
   int32_t clamp_max = 255;
   friend bool operator==(const Requantize&, const Requantize&) = default;
 };
 
-struct Window {  ///< of convolutions and pools; {height, width}
-  int32_t kernel[2] = {1, 1};
-  int32_t stride[2] = {1, 1};
-  int32_t padding[4] = {0, 0, 0, 0};  ///< top, left, bottom, right
-  int32_t dilation[2] = {1, 1};
-  friend bool operator==(const Window&, const Window&) = default;
-};
-
 // --- nodes -----------------------------------------------------------------------------------------------------------
 
 /// real -> codes on the grid of the output value.
-struct Quantize {};
+struct Quantize {
+  friend bool operator==(const Quantize&, const Quantize&) = default;
+};
 
 /// acc = sum (q_x - zero_code) * (q_w - zero_point) + bias; padded taps count as zero_code. requantize or accumulators.
 struct Conv2d {
@@ -73,6 +80,7 @@ struct Conv2d {
   Weight weight;
   std::vector<int32_t> bias;  ///< one per output channel
   Requantize requantize;      ///< empty multipliers: the output is an accumulator value
+  friend bool operator==(const Conv2d&, const Conv2d&) = default;
 };
 
 /// The same over the last dimension: [N, ..., in] -> [N, ..., out].
@@ -80,9 +88,10 @@ struct Linear {
   Weight weight;
   std::vector<int32_t> bias;
   Requantize requantize;
+  friend bool operator==(const Linear&, const Linear&) = default;
 };
 
-/// Two inputs, the second broadcast over dimensions where its size is 1. With c = q - zero_code of each input:
+/// Two inputs of one rank, the second broadcast over dimensions where its size is 1. With c = q - zero_code of each input:
 /// t = product * c_a * c_b + left * c_a + right * c_b + constant;  q = shift_right_half_even(t, shift) + zero_point, clamped.
 /// Addition has product = 0. |product| < 2^36, |left|, |right| < 2^46, |constant| < 2^53 and the whole sum < 2^53.
 struct Bilinear {
@@ -94,47 +103,57 @@ struct Bilinear {
   int32_t shift = 0;  ///< 0..62
   int32_t clamp_min = 0;
   int32_t clamp_max = 255;
+  friend bool operator==(const Bilinear&, const Bilinear&) = default;
 };
 
 /// Any function of one code: output = table[input]. Activations, and a change of grid.
 struct Lookup {
   std::string function;        ///< "silu", "sigmoid", "hardswish", "relu", "clamp", "identity", ...: for readers
   std::vector<uint8_t> table;  ///< quant_max + 1 entries of the input grid
+  friend bool operator==(const Lookup&, const Lookup&) = default;
 };
 
-/// Largest code of each window; padding never wins. Output grid = input grid.
+/// Largest code of each window; padding never wins. Output grid = input grid. Each padding is less than the window's extent. With
+/// ceil_mode the last window may overhang the padded image, but starts inside the image or the padding before it.
 struct MaxPool2d {
   Window window;
   bool ceil_mode = false;
+  friend bool operator==(const MaxPool2d&, const MaxPool2d&) = default;
 };
 
 /// Mean of each window on the output grid, one rounding, for any count n of taps:
 /// q = divide_half_even(multiplier * sum(c) + n * constant, n << shift) + zero_point, clamped; c = q_x - zero_code.
+/// n counts the taps inside the image, with count_include_pad also those in its padding (where c is 0), never those beyond.
+/// n << shift <= 2^62 and n * (255 * |multiplier| + |constant|) < 2^62. dilation is 1. Window sizes as for MaxPool2d.
 struct AvgPool2d {
   Window window;
   bool ceil_mode = false;
   bool count_include_pad = true;
-  bool adaptive = false;          ///< then output_size rules and window is ignored
+  bool adaptive = false;          ///< then output_size rules, window i of o covers [floor(i*s/o), ceil((i+1)*s/o)), `window` is unused
   int32_t output_size[2] = {1, 1};  ///< adaptive only; 0 keeps the input's size
-  int32_t multiplier = 0;         ///< 24-bit mantissa of scale_in / scale_out
+  int32_t multiplier = 0;         ///< 24-bit mantissa of scale_in / scale_out: magnitude below 2^24
   int64_t constant = 0;           ///< (residual_in - offset_out) / scale_out in units of 2^-shift
   int32_t shift = 0;
   int32_t clamp_min = 0;
   int32_t clamp_max = 255;
+  friend bool operator==(const AvgPool2d&, const AvgPool2d&) = default;
 };
 
 /// Codes side by side along `axis`; all inputs and the output are on one grid.
 struct Concat {
   int32_t axis = 1;
+  friend bool operator==(const Concat&, const Concat&) = default;
 };
 
 /// Same codes, other shape. A 0 keeps the input's size at that position, one -1 takes what is left.
 struct Reshape {
-  std::vector<int64_t> shape;
+  Shape shape;
+  friend bool operator==(const Reshape&, const Reshape&) = default;
 };
 
 struct Permute {
   std::vector<int32_t> order;
+  friend bool operator==(const Permute&, const Permute&) = default;
 };
 
 /// Codes [start, stop) along axis (chunk and split become one Slice per piece).
@@ -142,10 +161,13 @@ struct Slice {
   int32_t axis = 1;
   int64_t start = 0;
   int64_t stop = 0;
+  friend bool operator==(const Slice&, const Slice&) = default;
 };
 
 /// codes or accumulators -> real: the output of the network.
-struct Dequantize {};
+struct Dequantize {
+  friend bool operator==(const Dequantize&, const Dequantize&) = default;
+};
 
 using Operation = std::variant<Quantize, Conv2d, Linear, Bilinear, Lookup, MaxPool2d, AvgPool2d, Concat, Reshape, Permute, Slice, Dequantize>;
 
@@ -154,14 +176,16 @@ struct Node {
   Operation operation;
   std::vector<ValueId> inputs;
   ValueId output = no_value;
+  friend bool operator==(const Node&, const Node&) = default;
 };
 
 struct Graph {
   RequantPolicy policy = RequantPolicy::exact;
   std::vector<Value> values;
   std::vector<Node> nodes;  ///< in the order of execution
-  std::vector<ValueId> inputs;   ///< real values
-  std::vector<ValueId> outputs;  ///< real values
+  std::vector<ValueId> inputs;   ///< real or codes
+  std::vector<ValueId> outputs;  ///< of any kind, each made by a node
+  friend bool operator==(const Graph&, const Graph&) = default;
 };
 
 /// The node's operation as the checkpoint and `summary` spell it: "conv2d", "max_pool2d", ...
@@ -171,7 +195,11 @@ const char* kind_name(const Operation& operation);
 /// can overflow (from the actual weights). Throws Error naming the node and the field.
 void validate(const Graph& graph);
 
-/// The shape of each value for these input shapes, indexed by ValueId. Throws Error naming the node that cannot take its input.
-std::vector<std::vector<int64_t>> infer_shapes(const Graph& graph, const std::vector<std::vector<int64_t>>& input_shapes);
+/// The shape of each value of a valid graph for these input shapes, indexed by ValueId. Throws Error naming the node that cannot take
+/// its input.
+std::vector<Shape> infer_shapes(const Graph& graph, const std::vector<Shape>& input_shapes);
+
+/// Product of the sizes; throws Error naming `what` unless there are at most max_rank sizes, all >= 0, of product <= max_elements.
+int64_t element_count(const Shape& shape, std::string_view what);
 
 }  // namespace qstep::ir

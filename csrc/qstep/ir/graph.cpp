@@ -1,0 +1,35 @@
+#include "qstep/ir/graph.h"
+
+#include <array>
+
+#include "qstep/core/error.h"
+#include "qstep/ir/node_checks.h"
+
+namespace qstep::ir {
+
+const char* kind_name(const Operation& operation) {
+  static constexpr std::array names = {"quantize", "conv2d", "linear",  "bilinear", "lookup", "max_pool2d", "avg_pool2d",
+                                       "concat",   "reshape", "permute", "slice",    "dequantize"};
+  static_assert(names.size() == std::variant_size_v<Operation>);
+  return names[operation.index()];
+}
+
+std::string to_text(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+
+int64_t element_count(const Shape& shape, std::string_view what) {
+  require(shape.size() <= max_rank, "{}: a shape has at most {} dimensions, got {}", what, max_rank, shape.size());
+  bool empty = false;
+  for (const int64_t size : shape) {
+    require(size >= 0, "{}: sizes must be >= 0, got {}", what, to_text(shape));
+    empty = empty || size == 0;
+  }
+  if (empty) return 0;
+  int64_t count = 1;
+  for (const int64_t size : shape) {
+    require(size <= max_elements / count, "{}: at most 2^40 elements, got shape {}", what, to_text(shape));
+    count *= size;
+  }
+  return count;
+}
+
+}  // namespace qstep::ir

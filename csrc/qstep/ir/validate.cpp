@@ -1,0 +1,368 @@
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <span>
+#include <unordered_set>
+
+#include "qstep/ir/graph.h"
+#include "qstep/ir/node_checks.h"
+
+namespace qstep::ir {
+namespace {
+
+constexpr size_t longest_name = 1024;
+
+// max |q - zero_code| over the codes of the grid.
+int64_t largest_centred_code(const Grid& grid) {
+  const int32_t zero = core::zero_code(grid);
+  return std::max(zero - grid.quant_min, grid.quant_max - zero);
+}
+
+void check_value(const Value& value) {
+  require(!value.name.empty() && value.name.size() <= longest_name, "graph: a value's name must have 1 to {} bytes, got {}",
+          longest_name, value.name.size());
+  const auto check = [&](bool condition, const char* rule, auto found) {
+    require(condition, "graph: value '{}': {}, got {}", value.name, rule, found);
+  };
+  element_count(value.shape, fmt::format("graph: value '{}': shape", value.name));
+  switch (value.kind) {
+    case ValueKind::real:
+      break;
+    case ValueKind::codes: {
+      const Grid& grid = value.grid;
+      check(std::isfinite(grid.scale) && grid.scale > 0, "scale must be finite and positive", grid.scale);
+      check(std::isfinite(grid.offset), "offset must be finite", grid.offset);
+      check(grid.quant_min == 0, "quant_min must be 0", grid.quant_min);
+      check(grid.quant_max >= 1 && grid.quant_max <= 255, "quant_max must be in [1, 255]", grid.quant_max);
+      check(grid.zero_point >= 0 && grid.zero_point <= grid.quant_max, "zero_point must be in [0, quant_max]", grid.zero_point);
+      break;
+    }
+    case ValueKind::accumulator:
+      for (const double scale : value.scales) check(std::isfinite(scale), "scales must be finite", scale);
+      break;
+    default:
+      check(false, "kind must be real, codes or accumulator", static_cast<int>(value.kind));
+  }
+  check(value.kind == ValueKind::accumulator || value.scales.empty(), "scales belong to accumulators only", value.scales.size());
+}
+
+/// The invariants of one node whose inputs and output exist.
+class NodeValidator {
+ public:
+  NodeValidator(const Graph& graph, const Node& node) : graph_(graph), node_(node) {}
+
+  void operator()(const Quantize&) const {
+    expect_inputs(1);
+    expect_kind("input", input(0), ValueKind::real);
+    expect_kind("output", output(), ValueKind::codes);
+  }
+
+  void operator()(const Conv2d& conv) const {
+    expect_codes_in(1);
+    check_window(conv.window);
+    check_weight(conv.weight, 4);
+    for (size_t axis : {0, 1}) {
+      check(conv.weight.shape[2 + axis] == conv.window.kernel[axis], "window.kernel must equal weight.shape {}, got {}",
+            conv.weight.shape[2 + axis], conv.window.kernel[axis]);
+    }
+    expect_range("groups", conv.groups, 1, conv.weight.shape[0]);
+    check(conv.weight.shape[0] % conv.groups == 0, "groups must divide the {} output channels, got {}", conv.weight.shape[0],
+          conv.groups);
+    check_accumulation(conv.weight, conv.bias, conv.requantize);
+  }
+
+  void operator()(const Linear& linear) const {
+    expect_codes_in(1);
+    check_weight(linear.weight, 2);
+    check_accumulation(linear.weight, linear.bias, linear.requantize);
+  }
+
+  void operator()(const Bilinear& op) const {
+    expect_codes_in(2);
+    expect_kind("output", output(), ValueKind::codes);
+    expect_member("operation", static_cast<int>(op.operation), 2);
+    check(op.operation == Bilinear::Operation::multiply || op.product == 0, "product must be 0 for an addition, got {}", op.product);
+    expect_below("product", op.product, 36);
+    expect_below("left", op.left, 46);
+    expect_below("right", op.right, 46);
+    expect_below("constant", op.constant, 53);
+    const int64_t a = largest_centred_code(input(0).grid);
+    const int64_t b = largest_centred_code(input(1).grid);
+    const int64_t bound = std::abs(op.product) * a * b + std::abs(op.left) * a + std::abs(op.right) * b + std::abs(op.constant);
+    check(bound < int64_t{1} << 53, "product, left, right and constant must keep the sum below 2^53, got {}", bound);
+    expect_range("shift", op.shift, 0, 62);
+    check_clamp(op.clamp_min, op.clamp_max);
+  }
+
+  void operator()(const Lookup& op) const {
+    expect_codes_in(1);
+    expect_kind("output", output(), ValueKind::codes);
+    check(op.function.size() <= longest_name, "function must have at most {} bytes, got {}", longest_name, op.function.size());
+    const auto entries = static_cast<size_t>(input(0).grid.quant_max) + 1;
+    check(op.table.size() == entries, "table must have {} entries, one per input code, got {}", entries, op.table.size());
+    for (const uint8_t code : op.table) expect_range("table", code, 0, output().grid.quant_max);
+  }
+
+  void operator()(const MaxPool2d& pool) const {
+    expect_codes_in(1);
+    expect_same_grid();
+    check_pool_window(pool.window);
+  }
+
+  void operator()(const AvgPool2d& pool) const {
+    expect_codes_in(1);
+    expect_kind("output", output(), ValueKind::codes);
+    expect_below("multiplier", pool.multiplier, 24);
+    expect_range("shift", pool.shift, 0, 62);
+    check_clamp(pool.clamp_min, pool.clamp_max);
+    if (pool.adaptive) {
+      for (const int32_t size : pool.output_size) expect_range("output_size", size, 0, max_window);
+    } else {
+      check_pool_window(pool.window);
+      for (const int32_t dilation : pool.window.dilation) expect_range("window.dilation", dilation, 1, 1);
+      require_average_in_range(node_, pool, int64_t{pool.window.kernel[0]} * pool.window.kernel[1]);
+    }
+  }
+
+  void operator()(const Concat& op) const {
+    check(!node_.inputs.empty(), "inputs must not be empty, got {}", 0);
+    expect_codes_in(node_.inputs.size());
+    expect_same_grid();
+    expect_range("axis", op.axis, 0, max_rank - 1);
+  }
+
+  void operator()(const Reshape& op) const {
+    expect_codes_in(1);
+    expect_same_grid();
+    check(!op.shape.empty() && op.shape.size() <= max_rank, "shape must have 1 to {} dimensions, got {}", max_rank, op.shape.size());
+    for (const int64_t size : op.shape) expect_range("shape", size, -1, max_elements);
+    const auto unknown = std::count(op.shape.begin(), op.shape.end(), -1);
+    check(unknown <= 1, "shape may have one -1, got {}", to_text(op.shape));
+  }
+
+  void operator()(const Permute& op) const {
+    expect_codes_in(1);
+    expect_same_grid();
+    check(!op.order.empty() && op.order.size() <= max_rank, "order must have 1 to {} dimensions, got {}", max_rank, op.order.size());
+    std::vector<int32_t> sorted = op.order;
+    std::sort(sorted.begin(), sorted.end());
+    for (size_t i = 0; i < sorted.size(); ++i) {
+      check(sorted[i] == static_cast<int32_t>(i), "order must name each dimension once, got [{}]", fmt::join(op.order, ", "));
+    }
+  }
+
+  void operator()(const Slice& op) const {
+    expect_codes_in(1);
+    expect_same_grid();
+    expect_range("axis", op.axis, 0, max_rank - 1);
+    expect_range("start", op.start, 0, max_elements);
+    check(op.stop > op.start && op.stop <= max_elements, "stop must be in ({}, {}], got {}", op.start, max_elements, op.stop);
+  }
+
+  void operator()(const Dequantize&) const {
+    expect_inputs(1);
+    check(input(0).kind != ValueKind::real, "input '{}' must be codes or accumulators, got real", input(0).name);
+    expect_kind("output", output(), ValueKind::real);
+  }
+
+ private:
+  const Value& input(size_t i) const { return graph_.values[static_cast<size_t>(node_.inputs[i])]; }
+  const Value& output() const { return graph_.values[static_cast<size_t>(node_.output)]; }
+
+  template <class... Args>
+  void check(bool condition, fmt::format_string<Args...> message, Args&&... args) const {
+    require_at(node_, condition, message, std::forward<Args>(args)...);
+  }
+
+  void expect_range(const char* field, int64_t found, int64_t low, int64_t high) const {
+    check(found >= low && found <= high, "{} must be in [{}, {}], got {}", field, low, high, found);
+  }
+
+  void expect_below(const char* field, int64_t found, int bits) const {
+    const int64_t limit = int64_t{1} << bits;
+    check(found > -limit && found < limit, "|{}| must be below 2^{}, got {}", field, bits, found);
+  }
+
+  void expect_member(const char* field, int found, int members) const {
+    check(found >= 0 && found < members, "{} must name one of {} members, got {}", field, members, found);
+  }
+
+  void expect_inputs(size_t count) const {
+    check(node_.inputs.size() == count, "inputs must be {} values, got {}", count, node_.inputs.size());
+  }
+
+  void expect_kind(const char* field, const Value& value, ValueKind kind) const {
+    static constexpr const char* names[] = {"real", "codes", "accumulators"};
+    check(value.kind == kind, "{} '{}' must be {}, got {}", field, value.name, names[static_cast<int>(kind)],
+          names[static_cast<int>(value.kind)]);
+  }
+
+  void expect_codes_in(size_t count) const {
+    expect_inputs(count);
+    for (size_t i = 0; i < count; ++i) expect_kind("input", input(i), ValueKind::codes);
+  }
+
+  void expect_same_grid() const {
+    expect_kind("output", output(), ValueKind::codes);
+    for (size_t i = 0; i < node_.inputs.size(); ++i) {
+      check(input(i).grid == output().grid, "input '{}' must be on the grid of the output, got another", input(i).name);
+    }
+  }
+
+  void check_clamp(int32_t clamp_min, int32_t clamp_max) const {
+    expect_range("clamp_max", clamp_max, 0, output().grid.quant_max);
+    expect_range("clamp_min", clamp_min, 0, clamp_max);
+  }
+
+  void check_window(const Window& window) const {
+    for (const int32_t size : window.kernel) expect_range("window.kernel", size, 1, max_window);
+    for (const int32_t size : window.stride) expect_range("window.stride", size, 1, max_window);
+    for (const int32_t size : window.padding) expect_range("window.padding", size, 0, max_window);
+    for (const int32_t size : window.dilation) expect_range("window.dilation", size, 1, max_window);
+  }
+
+  void check_pool_window(const Window& window) const {
+    check_window(window);
+    for (int side = 0; side < 4; ++side) {
+      const int axis = side % 2;
+      expect_range("window.padding", window.padding[side], 0, core::window_extent(window, axis) - 1);
+    }
+  }
+
+  void check_weight(const Weight& weight, size_t rank) const {
+    check(weight.shape.size() == rank, "weight.shape must have {} dimensions, got {}", rank, to_text(weight.shape));
+    for (const int64_t size : weight.shape) check(size >= 1, "weight.shape must be positive, got {}", to_text(weight.shape));
+    const int64_t count = element_count(weight.shape, fmt::format("graph: node '{}': weight.shape", node_.name));
+    expect_range("weight.bit_width", weight.bit_width, 2, 8);
+    expect_range("weight.zero_point", weight.zero_point, weight.quant_min(), weight.quant_max());
+    check(static_cast<int64_t>(weight.codes.size()) == count, "weight.codes must have {} elements, got {}", count,
+          weight.codes.size());
+    for (const int16_t code : weight.codes) expect_range("weight.codes", code, weight.quant_min(), weight.quant_max());
+  }
+
+  void check_accumulation(const Weight& weight, std::span<const int32_t> bias, const Requantize& requantize) const {
+    const auto channels = static_cast<size_t>(weight.shape[0]);
+    check(bias.size() == channels, "bias must have {} elements, one per output channel, got {}", channels, bias.size());
+    const int64_t largest = largest_centred_code(input(0).grid);
+    const size_t row = weight.codes.size() / channels;
+    for (size_t c = 0; c < channels; ++c) {
+      int64_t sum = 0;
+      for (size_t i = 0; i < row; ++i) sum += std::abs(weight.codes[c * row + i] - weight.zero_point);
+      const int64_t bound = largest * sum + std::abs(int64_t{bias[c]});
+      check(bound < int64_t{1} << 31, "weight and bias of channel {} must keep the accumulator below 2^31, got up to {}", c, bound);
+    }
+
+    const auto multipliers = requantize.multipliers.size();
+    if (multipliers == 0) {
+      expect_kind("output", output(), ValueKind::accumulator);
+      check(output().scales.size() == channels, "the output's scales must have {} elements, got {}", channels, output().scales.size());
+      check(requantize == Requantize{}, "requantize.clamp_min and clamp_max must be 0 and 255 where nothing is requantized, got {} and {}",
+            requantize.clamp_min, requantize.clamp_max);
+      return;
+    }
+    expect_kind("output", output(), ValueKind::codes);
+    check(multipliers == 1 || multipliers == channels, "requantize.multipliers must have 1 or {} elements, got {}", channels,
+          multipliers);
+    for (const Multiplier& m : requantize.multipliers) check_multiplier(m);
+    check_clamp(requantize.clamp_min, requantize.clamp_max);
+  }
+
+  void check_multiplier(const Multiplier& m) const {
+    const int64_t magnitude = std::abs(int64_t{m.multiplier});
+    switch (graph_.policy) {
+      case RequantPolicy::exact:
+        check(magnitude == 0 || (magnitude >= 1 << 23 && magnitude < 1 << 24),
+              "|requantize.multiplier| must be 0 or in [2^23, 2^24) under the exact policy, got {}", m.multiplier);
+        expect_range("requantize.shift", m.shift, 0, 62);
+        return;
+      case RequantPolicy::gemmlowp:
+        check(magnitude == 0 || (magnitude >= 1 << 30 && magnitude < int64_t{1} << 31),
+              "|requantize.multiplier| must be 0 or in [2^30, 2^31) under the gemmlowp policy, got {}", m.multiplier);
+        expect_range("requantize.shift", m.shift, -31, 30);
+        return;
+      case RequantPolicy::shift:
+        check(m.multiplier == 1, "requantize.multiplier must be 1 under the shift policy, got {}", m.multiplier);
+        expect_range("requantize.shift", m.shift, -31, 62);
+        return;
+    }
+  }
+
+  const Graph& graph_;
+  const Node& node_;
+};
+
+/// Names, references and the order of execution: every value comes from exactly one place, before it is used.
+class ReferenceValidator {
+ public:
+  explicit ReferenceValidator(const Graph& graph) : graph_(graph), made_(graph.values.size(), false) {}
+
+  void run() {
+    std::unordered_set<std::string_view> names;
+    for (const Value& value : graph_.values) {
+      check_value(value);
+      require(names.insert(value.name).second, "graph: value '{}': names must be unique", value.name);
+    }
+    require(!graph_.inputs.empty(), "graph: inputs must not be empty");
+    for (const ValueId id : graph_.inputs) {
+      const Value& value = at(id, "graph: inputs");
+      require(value.kind != ValueKind::accumulator, "graph: input '{}' must be real or codes, got accumulators", value.name);
+      require(!made_[static_cast<size_t>(id)], "graph: input '{}' is listed twice", value.name);
+      made_[static_cast<size_t>(id)] = true;
+    }
+    for (const Node& node : graph_.nodes) check_node(node);
+    for (size_t i = 0; i < made_.size(); ++i) {
+      require(made_[i], "graph: value '{}' is neither an input nor made by a node", graph_.values[i].name);
+    }
+    require(!graph_.outputs.empty(), "graph: outputs must not be empty");
+    for (const ValueId id : graph_.outputs) {
+      const Value& value = at(id, "graph: outputs");
+      const bool is_input = std::find(graph_.inputs.begin(), graph_.inputs.end(), id) != graph_.inputs.end();
+      require(!is_input, "graph: output '{}' must be made by a node, got an input", value.name);
+    }
+  }
+
+ private:
+  const Value& at(ValueId id, std::string_view what) const {
+    require(id >= 0 && id < static_cast<ValueId>(graph_.values.size()), "{}: must name a value in [0, {}), got {}", what,
+            graph_.values.size(), id);
+    return graph_.values[static_cast<size_t>(id)];
+  }
+
+  void check_node(const Node& node) {
+    const std::string where = fmt::format("graph: node '{}' ({})", node.name, kind_name(node.operation));
+    for (const ValueId id : node.inputs) {
+      const Value& value = at(id, where + ": inputs");
+      require_at(node, made_[static_cast<size_t>(id)], "input '{}' must be made by an earlier node", value.name);
+    }
+    const Value& output = at(node.output, where + ": output");
+    require_at(node, output.name == node.name, "the output value must have the node's name, got '{}'", output.name);
+    require_at(node, !made_[static_cast<size_t>(node.output)], "output '{}' is already made elsewhere", output.name);
+    made_[static_cast<size_t>(node.output)] = true;
+    std::visit(NodeValidator(graph_, node), node.operation);
+  }
+
+  const Graph& graph_;
+  std::vector<bool> made_;  // by ValueId: is it available yet
+};
+
+}  // namespace
+
+void require_average_in_range(const Node& node, const AvgPool2d& pool, int64_t taps) {
+  constexpr auto limit = static_cast<__int128>(1) << 62;
+  const auto wide = static_cast<__int128>(taps);
+  require_at(node, wide << pool.shift <= limit, "the number of taps shifted by shift must be at most 2^62, got {} << {}", taps,
+             pool.shift);
+  const auto constant = static_cast<__int128>(pool.constant);
+  const __int128 sum = wide * (255 * std::abs(int64_t{pool.multiplier}) + (constant < 0 ? -constant : constant));
+  require_at(node, sum < limit, "multiplier and constant must keep the sum of {} taps below 2^62, got {} and {}", taps,
+             pool.multiplier, pool.constant);
+}
+
+void validate(const Graph& graph) {
+  const auto policy = static_cast<int>(graph.policy);
+  require(policy >= 0 && policy <= static_cast<int>(RequantPolicy::shift), "graph: policy must be exact, gemmlowp or shift, got {}",
+          policy);
+  ReferenceValidator(graph).run();
+}
+
+}  // namespace qstep::ir
