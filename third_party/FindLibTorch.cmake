@@ -3,8 +3,8 @@
 # TorchConfig.cmake is not used: it stops without nvcc where torch is a CUDA build, and fails its own detection of the GPU
 # with nvcc 13 under CMake 3.25. qstep needs include folders and three libraries, no more.
 #
-# Looks in LibTorch_ROOT, Torch_DIR, CMAKE_PREFIX_PATH (the package's root or torch.utils.cmake_prefix_path), then asks
-# Python3_EXECUTABLE or the python in PATH where its torch is, then in LibTorch_HINT (where a build of qstep found it).
+# Looks in LibTorch_ROOT, Torch_DIR, CMAKE_PREFIX_PATH (the package's root or torch.utils.cmake_prefix_path), then in LibTorch_HINT
+# (where an installed qstep has it), then asks Python3_EXECUTABLE or the python in PATH where its torch is.
 #
 # Targets:    LibTorch::cpu     libtorch_cpu and libc10: tensors, autograd, torch::nn, torch::optim
 #             LibTorch::cuda    the same with libtorch_cuda and libc10_cuda (absent where torch has none)
@@ -20,6 +20,7 @@ string(REPLACE ":" ";" _environment_prefixes "$ENV{CMAKE_PREFIX_PATH}")
 foreach(_path ${CMAKE_PREFIX_PATH} ${_environment_prefixes})  # <root> or <root>/share/cmake
   list(APPEND _roots ${_path} ${_path}/../..)
 endforeach()
+list(APPEND _roots ${LibTorch_HINT})
 foreach(_python "${Python3_EXECUTABLE}" python3 python)
   if(_python)
     execute_process(
@@ -28,7 +29,6 @@ foreach(_python "${Python3_EXECUTABLE}" python3 python)
     list(APPEND _roots ${_path})
   endif()
 endforeach()
-list(APPEND _roots ${LibTorch_HINT})
 
 unset(LibTorch_INCLUDE_DIR CACHE)  # asked afresh each time: the environment may have changed
 find_path(LibTorch_INCLUDE_DIR torch/csrc/autograd/custom_function.h PATHS ${_roots} PATH_SUFFIXES include NO_DEFAULT_PATH)
