@@ -1,0 +1,82 @@
+"""calibrate: first values of every scale, offset and range; and the switches of training's later phases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .nn import AffineLayer, Layer
+from .quantizers import ActivationQuantizer, IaoActivation
+
+
+def _inputs_of(batch: Any, device: torch.device) -> tuple[Any, ...]:
+    """The network's arguments in a batch of a loader: the batch itself, or all but the label of a (inputs..., label) tuple."""
+    if isinstance(batch, Tensor):
+        return (batch.to(device),)
+    if isinstance(batch, list | tuple) and batch and isinstance(batch[0], Tensor):
+        return (batch[0].to(device),)
+    raise TypeError(f"calibrate: a batch must be a tensor or a tuple that starts with one, got {type(batch).__name__}")
+
+
+@torch.no_grad()
+def calibrate(model: nn.Module, loader: Iterable[Any], batches: int = 8, *, progress: bool = True) -> None:
+    """Initialises the quantizers from the weights and from a few batches run through the float network.
+
+    Batch norm uses its moving statistics and does not update them.
+
+    Args:
+        model: what :func:`qstep.prepare` returned; changed in place.
+        loader: yields tensors, or tuples whose first entry is the network's input.
+        batches: number of batches to look at.
+        progress: show a progress bar.
+    """
+    layers = [m for m in model.modules() if isinstance(m, Layer)]
+    if not layers:
+        raise TypeError("calibrate: the model has no quantized layer; it must come from qstep.prepare")
+    if batches < 1:
+        raise ValueError(f"calibrate: batches must be at least 1, got {batches}")
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    quantizers = [m for m in model.modules() if isinstance(m, ActivationQuantizer)]
+    training = {m: m.training for m in model.modules()}
+    seen = 0
+    for layer in layers:
+        if isinstance(layer, AffineLayer):
+            layer.initialize_weight()
+    try:
+        model.eval()
+        for layer in layers:
+            layer.calibrating = True
+        for quantizer in quantizers:
+            quantizer.start_calibration()
+        for batch, _ in zip(loader, tqdm(range(batches), desc="calibrate", unit="batch", disable=not progress), strict=False):
+            model(*_inputs_of(batch, device))
+            seen += 1
+        if seen == 0:
+            raise ValueError("calibrate: the loader gave no batch")
+        for quantizer in quantizers:
+            quantizer.finish_calibration()
+    finally:
+        for layer in layers:
+            layer.calibrating = False
+        for quantizer in quantizers:
+            quantizer.cancel_calibration()
+        for module, mode in training.items():
+            module.training = mode
+
+
+def freeze_batch_norm(model: nn.Module, frozen: bool = True) -> None:
+    """Uses (and stops updating) the moving statistics of every batch norm in training too: IAO's last phase."""
+    for module in model.modules():
+        if isinstance(module, AffineLayer):
+            module.batch_norm_frozen = frozen
+
+
+def freeze_ranges(model: nn.Module, frozen: bool = True) -> None:
+    """Stops the moving averages of IAO's activation ranges."""
+    for module in model.modules():
+        if isinstance(module, IaoActivation):
+            module.freeze(frozen)

@@ -1,0 +1,132 @@
+"""What to quantize and how: :class:`QConfig`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+
+def _check_bits(name: str, bits: int) -> None:
+    if not isinstance(bits, int) or isinstance(bits, bool) or not 2 <= bits <= 8:
+        raise ValueError(f"QConfig: {name} must be an integer in [2, 8], got {bits!r}")
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One method with its options, for weights or for activations.
+
+    ``method`` names an entry of :data:`qstep.quantizers.WEIGHT_METHODS` or :data:`qstep.quantizers.ACTIVATION_METHODS`; ``options`` go to
+    its constructor.
+    """
+
+    method: str
+    bit_width: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_bits("bit_width", self.bit_width)
+
+    def with_bits(self, bits: int | None) -> Scheme:
+        return self if bits is None else replace(self, bit_width=bits)
+
+
+@dataclass(frozen=True)
+class QConfig:
+    """Methods and bit widths of a network. Build one with :meth:`lsq_plus`, :meth:`lsq` or :meth:`iao`.
+
+    Args:
+        weight, activation: the schemes.
+        first_layer_bits, last_layer_bits: width of weights and of the input of the first and the last convolution or linear layer, as the
+            papers on low bit widths do; ``None`` gives them no exception.
+        preactivation_bits: width of the input of an activation that runs as a table (SiLU, sigmoid, ...).
+        batch_norm: ``"fold"`` multiplies batch norm into the weights before they are quantized (IAO); ``"absorb"`` leaves the weights alone
+            and puts it into the integer multiplier of each channel.
+        requantization: ``"exact"`` (one rounding), or ``"gemmlowp"`` (bit-exact to TFLite's two roundings).
+        overrides: layer name -> ``{"weight_bits": ..., "act_bits": ...}``; ``act_bits`` is the width of the layer's output.
+    """
+
+    weight: Scheme
+    activation: Scheme
+    first_layer_bits: int | None = 8
+    last_layer_bits: int | None = 8
+    preactivation_bits: int = 8
+    batch_norm: str = "absorb"
+    requantization: str = "exact"
+    overrides: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("first_layer_bits", "last_layer_bits"):
+            if getattr(self, name) is not None:
+                _check_bits(name, getattr(self, name))
+        _check_bits("preactivation_bits", self.preactivation_bits)
+        if self.batch_norm not in ("fold", "absorb"):
+            raise ValueError(f"QConfig: batch_norm must be 'fold' or 'absorb', got {self.batch_norm!r}")
+        if self.requantization not in ("exact", "gemmlowp"):
+            raise ValueError(f"QConfig: requantization must be 'exact' or 'gemmlowp', got {self.requantization!r}")
+        for layer, entry in self.overrides.items():
+            for key, bits in entry.items():
+                if key not in ("weight_bits", "act_bits"):
+                    raise ValueError(f"QConfig: overrides of {layer!r} may set weight_bits and act_bits, got {key!r}")
+                _check_bits(f"overrides[{layer!r}][{key!r}]", bits)
+
+    @classmethod
+    def lsq_plus(
+        cls,
+        weight_bits: int = 4,
+        act_bits: int = 4,
+        *,
+        act_config: int = 4,
+        per_channel: bool = False,
+        weight_options: Mapping[str, Any] | None = None,
+        act_options: Mapping[str, Any] | None = None,
+        **rules: Any,
+    ) -> QConfig:
+        """LSQ+ (learned scale and offset).
+
+        ``act_config`` is the paper's configuration of activations: 1 unsigned without offset, 2 signed without offset, 3 signed with
+        offset, 4 unsigned with offset. Configuration 1 holds after activation functions; tensors that can be negative without one (the
+        input, the branches of an add) then use 2.
+        """
+        if act_config not in (1, 2, 3, 4):
+            raise ValueError(f"QConfig.lsq_plus: act_config must be 1, 2, 3 or 4, got {act_config!r}")
+        return cls(
+            weight=Scheme("lsq_plus", weight_bits, {"per_channel": per_channel, **(weight_options or {})}),
+            activation=Scheme("lsq_plus", act_bits, {"configuration": act_config, **(act_options or {})}),
+            **rules,
+        )
+
+    @classmethod
+    def lsq(cls, weight_bits: int = 4, act_bits: int = 4, *, per_channel: bool = False, **rules: Any) -> QConfig:
+        """LSQ: learned scale, no offset, LSQ's rule for the first scale of the weights."""
+        return cls.lsq_plus(
+            weight_bits, act_bits, act_config=1, per_channel=per_channel, weight_options={"rule": "lsq"}, **rules
+        )
+
+    @classmethod
+    def iao(
+        cls,
+        weight_bits: int = 8,
+        act_bits: int = 8,
+        *,
+        per_channel: bool = False,
+        smoothing: float = 0.99,
+        delay: int = 0,
+        **rules: Any,
+    ) -> QConfig:
+        """IAO: ranges of weights from the weights, of activations from a moving average; batch norm folded; every layer alike.
+
+        Args:
+            per_channel: symmetric weights with one scale per output channel (TFLite's later extension) instead of one range per tensor.
+            smoothing: of the moving average of activation ranges.
+            delay: training steps before activations are quantized.
+        """
+        rules = {"batch_norm": "fold", "first_layer_bits": None, "last_layer_bits": None, **rules}
+        return cls(
+            weight=Scheme("iao", weight_bits, {"per_channel": per_channel}),
+            activation=Scheme("iao", act_bits, {"smoothing": smoothing, "delay": delay}),
+            **rules,
+        )
+
+    def override(self, layer: str, key: str) -> int | None:
+        return self.overrides.get(layer, {}).get(key)

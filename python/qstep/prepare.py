@@ -1,0 +1,508 @@
+"""prepare: from a float network to one with quantizers.
+
+The network is traced with ``torch.fx``. Each operation is one of four kinds: a *layer* that makes new values and so gets a quantized module
+of its own, with batch norm and a ReLU behind it fused; a *movement* that keeps values and grids (max pooling, view, chunk, ...) and
+stays as it is; an operation on sizes; or unsupported, which is an error that names the place and what to do.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as tF
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+
+from . import nn as qnn
+from .config import QConfig
+from .quantizers import ACTIVATION_METHODS, WEIGHT_METHODS, ActivationQuantizer, WeightQuantizer
+
+
+class UnsupportedError(NotImplementedError):
+    """The network contains an operation that has no integer definition here."""
+
+
+# --- what an fx node is ------------------------------------------------------------------------------------------------
+
+_ADD = {operator.add, operator.iadd, torch.add, "add", "add_"}
+_MULTIPLY = {operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_", "multiply"}
+_CONCAT = {torch.cat, torch.concat}
+_MEAN = {torch.mean, "mean"}
+_MOVEMENT_MODULES = (nn.MaxPool2d, nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout, nn.Dropout2d, nn.PixelShuffle, nn.ChannelShuffle)
+_MOVEMENT = {
+    torch.flatten, "flatten", torch.reshape, "reshape", "view", torch.permute, "permute", torch.transpose, "transpose", "contiguous",
+    torch.chunk, "chunk", torch.split, "split", operator.getitem, tF.max_pool2d, torch.max_pool2d, tF.dropout, tF.dropout2d,
+    torch.squeeze, "squeeze", torch.unsqueeze, "unsqueeze", "unflatten", "clone",
+}  # fmt: skip
+_SIZES = {getattr, "size", "dim"}
+
+
+def _activation_of(node: fx.Node, modules: dict[str, nn.Module]) -> qnn.Activation | None:
+    """The activation function that a node applies, if it is one."""
+    if node.op == "call_module":
+        return _activation_of_module(modules[str(node.target)])
+    if node.op not in ("call_function", "call_method"):
+        return None
+    target = node.target
+    simple = {
+        tF.relu: "relu", torch.relu: "relu", torch.relu_: "relu", "relu": "relu", "relu_": "relu", tF.relu_: "relu",
+        tF.silu: "silu", tF.sigmoid: "sigmoid", torch.sigmoid: "sigmoid", "sigmoid": "sigmoid", "sigmoid_": "sigmoid",
+        tF.hardswish: "hardswish", tF.hardsigmoid: "hardsigmoid", tF.tanh: "tanh", torch.tanh: "tanh", "tanh": "tanh",
+    }  # fmt: skip
+    if target in simple:
+        return _named_activation(simple[target])
+    if target is tF.relu6:
+        return qnn.clamp(0.0, 6.0)
+    arguments = list(node.args[1:])
+
+    def argument(position: int, name: str, default: Any) -> Any:
+        return arguments[position] if len(arguments) > position else node.kwargs.get(name, default)
+
+    if target is tF.hardtanh:
+        return qnn.clamp(float(argument(0, "min_val", -1.0)), float(argument(1, "max_val", 1.0)))
+    if target in (torch.clamp, "clamp", "clamp_"):
+        low, high = argument(0, "min", None), argument(1, "max", None)
+        if all(bound is None or isinstance(bound, int | float) for bound in (low, high)):
+            return qnn.clamp(float("-inf") if low is None else float(low), float("inf") if high is None else float(high))
+        return None
+    if target is tF.gelu and argument(0, "approximate", "none") == "none":
+        return _named_activation("gelu")
+    if target is tF.leaky_relu:
+        return qnn.Activation("leaky_relu", (float(argument(0, "negative_slope", 0.01)),))
+    if target is tF.elu:
+        return qnn.Activation("elu", (float(argument(0, "alpha", 1.0)),))
+    return None
+
+
+def _activation_of_module(module: nn.Module) -> qnn.Activation | None:
+    match module:
+        case nn.ReLU6():
+            return qnn.clamp(0.0, 6.0)
+        case nn.Hardtanh():
+            return qnn.clamp(float(module.min_val), float(module.max_val))
+        case nn.ReLU():
+            return qnn.RELU
+        case nn.SiLU():
+            return _named_activation("silu")
+        case nn.Sigmoid():
+            return _named_activation("sigmoid")
+        case nn.Hardswish():
+            return _named_activation("hardswish")
+        case nn.Hardsigmoid():
+            return _named_activation("hardsigmoid")
+        case nn.Tanh():
+            return _named_activation("tanh")
+        case nn.GELU() if module.approximate == "none":
+            return _named_activation("gelu")
+        case nn.LeakyReLU():
+            return qnn.Activation("leaky_relu", (float(module.negative_slope),))
+        case nn.ELU():
+            return qnn.Activation("elu", (float(module.alpha),))
+    return None
+
+
+def _named_activation(name: str) -> qnn.Activation:
+    # SiLU and hard-swish dip below zero but are what LSQ+ calls unsigned: configuration 1 clips them.
+    return qnn.RELU if name == "relu" else qnn.Activation(name, nonnegative=name != "tanh")
+
+
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+
+
+def _padding(conv: nn.Conv2d) -> tuple[int, int, int, int]:
+    """(top, left, bottom, right)."""
+    if conv.padding == "valid":
+        return (0, 0, 0, 0)
+    if conv.padding == "same":
+        total = [d * (k - 1) for d, k in zip(_pair(conv.dilation), _pair(conv.kernel_size), strict=True)]
+        top, left = total[0] // 2, total[1] // 2
+        return (top, left, total[0] - top, total[1] - left)
+    vertical, horizontal = _pair(conv.padding)  # type: ignore[arg-type]
+    return (vertical, horizontal, vertical, horizontal)
+
+
+# --- the pass ----------------------------------------------------------------------------------------------------------
+
+
+class _Preparation:
+    """One run of prepare over one traced network."""
+
+    def __init__(self, root: fx.GraphModule, config: QConfig) -> None:
+        self.root = root
+        self.graph = root.graph
+        self.config = config
+        self.modules = dict(root.named_modules())
+        self.quantizer_of: dict[fx.Node, ActivationQuantizer] = {}  # of every node whose value lies on a grid
+        self.noisy: set[fx.Node] = set()  # values that a dropout moves off their grid in training
+        self.call_sites: dict[str, list[qnn.AffineLayer]] = {}  # layers made of one module of the float network
+        self.replaced: set[str] = set()
+        order = [n for n in self.graph.nodes if n.op == "call_module" and isinstance(self.modules[str(n.target)], nn.Conv2d | nn.Linear)]
+        self.first = order[0] if order else None
+        self.last = order[-1] if order else None
+
+    def unsupported(self, node: fx.Node, reason: str, advice: str) -> UnsupportedError:
+        what = f"{node.op} {node.target}" if node.op != "call_module" else f"{node.target} ({type(self.modules[str(node.target)]).__name__})"
+        where = ""
+        if node.meta.get("nn_module_stack"):
+            where = " in " + (list(node.meta["nn_module_stack"].keys())[-1] or "the network itself")
+        return UnsupportedError(f"prepare: {what}, node '{node.name}'{where}: {reason}. {advice}")
+
+    # --- reading the graph ---
+
+    def tensor_inputs(self, node: fx.Node) -> list[fx.Node]:
+        return [n for n in node.all_input_nodes if "tensor_meta" in n.meta]
+
+    def is_tensor(self, node: Any) -> bool:
+        return isinstance(node, fx.Node) and "tensor_meta" in node.meta
+
+    def shape(self, node: fx.Node) -> torch.Size:
+        return node.meta["tensor_meta"].shape
+
+    def module(self, node: fx.Node) -> nn.Module | None:
+        return self.modules[str(node.target)] if node.op == "call_module" else None
+
+    def is_movement(self, node: fx.Node) -> bool:
+        if node.op == "call_module":
+            return isinstance(self.module(node), _MOVEMENT_MODULES)
+        return node.op in ("call_function", "call_method") and node.target in _MOVEMENT
+
+    def single_user(self, node: fx.Node) -> fx.Node | None:
+        return next(iter(node.users)) if len(node.users) == 1 else None
+
+    def consumers(self, node: fx.Node) -> list[fx.Node]:
+        """Nodes that compute with the value, seen through movements."""
+        found = []
+        for user in node.users:
+            if self.is_movement(user):
+                found += self.consumers(user)
+            elif user.op == "output" or "tensor_meta" in user.meta:
+                found.append(user)
+        return found
+
+    # --- making quantizers ---
+
+    def activation_bits(self, node: fx.Node, path: str) -> int:
+        """Width of the tensor `node`, which `path` makes: what its consumers need."""
+        override = self.config.override(path, "act_bits")
+        if override is not None:
+            return override
+        bits = self.config.activation.bit_width
+        consumers = self.consumers(node)
+        if self.first in consumers and self.config.first_layer_bits is not None:
+            bits = max(bits, self.config.first_layer_bits)
+        if self.last in consumers and self.config.last_layer_bits is not None:
+            bits = max(bits, self.config.last_layer_bits)
+        if consumers and all(self._is_table(c) for c in consumers):
+            bits = max(bits, self.config.preactivation_bits)
+        if all(c.op == "output" for c in consumers):
+            bits = max(bits, self.config.last_layer_bits or bits)
+        return bits
+
+    def _is_table(self, node: fx.Node) -> bool:
+        activation = _activation_of(node, self.modules)
+        return activation is not None and activation.clamp is None
+
+    def output_quantizer(self, node: fx.Node, path: str, nonnegative: bool) -> ActivationQuantizer:
+        scheme = self.config.activation.with_bits(self.activation_bits(node, path))
+        quantizer = ACTIVATION_METHODS[scheme.method](scheme.bit_width, nonnegative, **scheme.options)
+        quantizer.path = f"{path}.output_quantizer"
+        return quantizer
+
+    def weight_quantizer(self, node: fx.Node, weight: Tensor, path: str) -> WeightQuantizer:
+        bits = self.config.override(path, "weight_bits")
+        if bits is None and node is self.first:
+            bits = self.config.first_layer_bits
+        if bits is None and node is self.last:
+            bits = self.config.last_layer_bits
+        scheme = self.config.weight.with_bits(bits)
+        quantizer = WEIGHT_METHODS[scheme.method](scheme.bit_width, weight.shape, **scheme.options)
+        quantizer.path = f"{path}.weight_quantizer"
+        return quantizer
+
+    # --- putting layers in ---
+
+    def free_name(self, wanted: str) -> str:
+        name, count = wanted, 0
+        while name in self.replaced:
+            count += 1
+            name = f"{wanted}_{count}"
+        self.replaced.add(name)
+        return name
+
+    def insert(self, node: fx.Node, layer: qnn.Layer, path: str, inputs: Sequence[fx.Node], last: fx.Node) -> None:
+        """Replaces `last`, the end of the chain that starts at `node`, by a call of `layer`."""
+        layer.path = path
+        layer.policy = self.config.requantization
+        self._set_module(path, layer)
+        with self.graph.inserting_before(last):
+            call = self.graph.call_module(path, tuple(inputs))
+        call.meta = dict(last.meta)
+        last.replace_all_uses_with(call)
+        while True:
+            parent = last.all_input_nodes[0] if last is not node else None
+            self.graph.erase_node(last)
+            if parent is None:
+                break
+            last = parent
+        if layer.output_quantizer is not None:
+            self.quantizer_of[call] = layer.output_quantizer
+
+    def _set_module(self, path: str, module: nn.Module) -> None:
+        parent: nn.Module = self.root
+        *parents, leaf = path.split(".")
+        for name in parents:
+            if not hasattr(parent, name):
+                parent.add_module(name, nn.Module())
+            parent = getattr(parent, name)
+        setattr(parent, leaf, module)
+
+    def fuse_activation(self, node: fx.Node) -> tuple[fx.Node, qnn.Activation | None]:
+        """The end of the chain when a ReLU-like function follows `node` and nobody else reads it."""
+        user = self.single_user(node)
+        activation = _activation_of(user, self.modules) if user is not None else None
+        return (user, activation) if user is not None and activation is not None and activation.clamp else (node, None)
+
+    def grids(self, node: fx.Node, inputs: Sequence[fx.Node]) -> list[ActivationQuantizer]:
+        for source in inputs:
+            if source not in self.quantizer_of:
+                raise self.unsupported(
+                    node, f"its input '{source.name}' is not a quantized tensor", "Constants and float tensors cannot enter a quantized layer"
+                )
+        return [self.quantizer_of[source] for source in inputs]
+
+    # --- one function per kind of node ---
+
+    def quantize_input(self, node: fx.Node) -> None:
+        if not self.is_tensor(node):
+            return
+        users = list(node.users)
+        path = self.free_name(f"{node.name}_quantizer")
+        layer = qnn.Quantize(self.output_quantizer(node, path, nonnegative=False))
+        layer.path = path
+        self.root.add_module(path, layer)
+        with self.graph.inserting_after(node):
+            call = self.graph.call_module(path, (node,))
+        call.meta = dict(node.meta)
+        for user in users:
+            user.replace_input_with(node, call)
+        self.quantizer_of[call] = layer.output_quantizer  # type: ignore[assignment]
+
+    def affine(self, node: fx.Node, module: nn.Conv2d | nn.Linear) -> None:
+        inputs = self.tensor_inputs(node)
+        (grid,) = self.grids(node, inputs)
+        if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
+            raise self.unsupported(node, f"padding_mode '{module.padding_mode}'", "Only zero padding has an integer definition here")
+        target = str(node.target)
+        path = self.free_name(target)
+        last, batch_norm = node, None
+        user = self.single_user(node)
+        if user is not None and isinstance(self.module(user), nn.BatchNorm2d if isinstance(module, nn.Conv2d) else nn.BatchNorm1d):
+            if isinstance(module, nn.Conv2d) or len(self.shape(node)) == 2:
+                last, batch_norm = user, self.module(user)
+        last, activation = self.fuse_activation(last)
+        earlier = self.call_sites.setdefault(target, [])
+        for layer in earlier:
+            if layer.batch_norm is not batch_norm and layer.fold:
+                raise self.unsupported(node, "a shared layer with different batch norms cannot be folded", "Use batch_norm='absorb'")
+        weight_quantizer = earlier[0].weight_quantizer if earlier else self.weight_quantizer(node, module.weight, path)
+        direct_output = all(c.op == "output" for c in last.users)
+        output = None if direct_output and activation is None else self.output_quantizer(
+            last, path, nonnegative=activation is not None and activation.nonnegative
+        )
+        options: dict[str, Any] = {"batch_norm": batch_norm, "activation": activation}
+        options["fold"] = batch_norm is not None and self.config.batch_norm == "fold"
+        layer: qnn.AffineLayer
+        if isinstance(module, nn.Conv2d):
+            layer = qnn.Conv2d(
+                module.weight, module.bias, grid, weight_quantizer, output,
+                stride=_pair(module.stride), padding=_padding(module), dilation=_pair(module.dilation), groups=module.groups, **options,
+            )  # fmt: skip
+        else:
+            layer = qnn.Linear(module.weight, module.bias, grid, weight_quantizer, output, **options)
+        layer.noisy_input = inputs[0] in self.noisy
+        earlier.append(layer)
+        self.insert(node, layer, path, inputs, last)
+
+    def simple(self, node: fx.Node, make: Callable[..., qnn.Layer], inputs: Sequence[fx.Node], nonnegative: bool = False) -> None:
+        """A layer without weights: add, multiply, pool; a following ReLU is fused."""
+        grids = self.grids(node, inputs)
+        last, activation = self.fuse_activation(node)
+        path = self.free_name(node.name)
+        nonnegative = activation.nonnegative if activation else nonnegative
+        quantizer = self.output_quantizer(last, path, nonnegative)
+        self.insert(node, make(grids, quantizer, activation), path, inputs, last)
+
+    def binary(self, node: fx.Node, kind: type[qnn.Layer]) -> None:
+        operands = list(node.args[:2]) + [node.kwargs[k] for k in ("input", "other") if k in node.kwargs]
+        if not all(self.is_tensor(o) for o in operands):
+            raise self.unsupported(node, "one operand is a number or a constant tensor", "Fold the constant into a neighbouring layer")
+        if node.kwargs.get("alpha", 1) != 1:
+            raise self.unsupported(node, f"alpha={node.kwargs['alpha']}", "Fold the factor into a neighbouring layer")
+        left, right = operands
+        if self.shape(left) != self.shape(node):
+            left, right = right, left
+        if self.shape(left) != self.shape(node):
+            raise self.unsupported(node, f"both operands are broadcast, {tuple(self.shape(left))} and {tuple(self.shape(right))}",
+                                   "One operand must have the shape of the result")  # fmt: skip
+        self.simple(node, kind, (left, right), self._sign(left) and self._sign(right))
+
+    def _sign(self, node: fx.Node) -> bool:
+        """Whether the quantizer of the node's value has unsigned codes."""
+        quantizer = self.quantizer_of.get(node)
+        return quantizer is not None and quantizer.quant_min == 0
+
+    def average(self, node: fx.Node) -> bool:
+        """Average pools and means over height and width. Returns whether the node is one."""
+        module = self.module(node)
+        x = node.args[0] if node.args else None
+        arguments: dict[str, Any]
+        if isinstance(module, nn.AvgPool2d):
+            arguments = {k: getattr(module, k) for k in ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")}
+        elif node.op == "call_function" and node.target in (tF.avg_pool2d, torch._C._nn.avg_pool2d):
+            names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
+            arguments = {**dict(zip(names, node.args[1:], strict=False)), **node.kwargs}
+            arguments.pop("input", None)
+        elif isinstance(module, nn.AdaptiveAvgPool2d) or node.target is tF.adaptive_avg_pool2d:
+            size = module.output_size if module is not None else (node.args[1] if len(node.args) > 1 else node.kwargs["output_size"])
+            sizes = (size, size) if isinstance(size, int) or size is None else tuple(size)  # type: ignore[arg-type]
+            sizes = tuple(s or 0 for s in sizes)
+            self._pool(node, x, lambda g, q, a: qnn.AdaptiveAvgPool2d(g, q, a, output_size=sizes))
+            return True
+        elif node.target in _MEAN and node.op != "call_module":
+            self._mean(node)
+            return True
+        else:
+            return False
+        if arguments.get("divisor_override"):
+            raise self.unsupported(node, "divisor_override", "Use the plain mean of the window")
+        kernel = _pair(arguments["kernel_size"])
+        stride, padding = arguments.get("stride") or kernel, arguments.get("padding", 0)
+        options = {"kernel": kernel, "stride": _pair(stride), "padding": _pair(padding), "ceil_mode": bool(arguments.get("ceil_mode", False)),
+                   "count_include_pad": bool(arguments.get("count_include_pad", True))}  # fmt: skip
+        self._pool(node, x, lambda g, q, a: qnn.AvgPool2d(g, q, a, **options))
+        return True
+
+    def _pool(self, node: fx.Node, x: Any, make: Callable[..., qnn.Layer]) -> None:
+        if not self.is_tensor(x) or len(self.shape(x)) != 4:
+            raise self.unsupported(node, "pooling needs a 4-dimensional tensor [N, C, H, W]", "Add the batch dimension")
+        self.simple(node, make, (x,), self._sign(x))
+
+    def _mean(self, node: fx.Node) -> None:
+        x = node.args[0]
+        dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        keep = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)
+        dims = [dims] if isinstance(dims, int) else dims
+        if not self.is_tensor(x) or dims is None or len(self.shape(x)) != 4 or sorted(d % 4 for d in dims) != [2, 3]:  # type: ignore[union-attr]
+            raise self.unsupported(node, "a mean over other dimensions than height and width", "Use mean((2, 3)) or adaptive_avg_pool2d")
+        if not keep:
+            with self.graph.inserting_after(node):
+                flat = self.graph.call_function(torch.flatten, (node, 1))
+            flat.meta = dict(node.meta)
+            node.replace_all_uses_with(flat, delete_user_cb=lambda user: user is not flat)
+            node.meta["tensor_meta"] = node.meta["tensor_meta"]._replace(shape=torch.Size((*self.shape(x)[:2], 1, 1)))
+        self._pool(node, x, lambda g, q, a: qnn.AdaptiveAvgPool2d(g, q, a, output_size=(1, 1)))
+
+    def concat(self, node: fx.Node) -> None:
+        tensors = node.args[0] if node.args else node.kwargs["tensors"]
+        axis = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+        if not all(self.is_tensor(t) for t in tensors):  # type: ignore[union-attr]
+            raise self.unsupported(node, "it concatenates something that is not a tensor of the network", "Concatenate activations only")
+        inputs = list(tensors)  # type: ignore[arg-type]
+        grids = self.grids(node, inputs)
+        path = self.free_name(node.name)
+        quantizer = self.output_quantizer(node, path, all(self._sign(t) for t in inputs))
+        self.insert(node, qnn.Concat(grids, quantizer, int(axis)), path, inputs, node)  # type: ignore[arg-type]
+
+    def movement(self, node: fx.Node) -> None:
+        """The value keeps its grid. Parts of a tuple (chunk, split) share it."""
+        sources = [n for n in node.all_input_nodes if n in self.quantizer_of]
+        if not sources:
+            return  # sizes
+        module = self.module(node)
+        if isinstance(module, nn.Dropout | nn.Dropout2d) or node.target in (tF.dropout, tF.dropout2d) or sources[0] in self.noisy:
+            self.noisy.add(node)
+        if isinstance(module, nn.MaxPool2d) and module.return_indices:
+            raise self.unsupported(node, "return_indices", "Indices have no integer definition here")
+        self.quantizer_of[node] = self.quantizer_of[sources[0]]
+
+    def run(self) -> fx.GraphModule:
+        for node in list(self.graph.nodes):
+            if node not in self.graph.nodes or node.op in ("output", "get_attr"):
+                continue
+            self._dispatch(node)
+        self.graph.lint()
+        self.root.delete_all_unused_submodules()
+        self.root.recompile()
+        return self.root
+
+    def _dispatch(self, node: fx.Node) -> None:
+        module = self.module(node)
+        activation = _activation_of(node, self.modules)
+        if node.op == "placeholder":
+            self.quantize_input(node)
+        elif not any(n in self.quantizer_of for n in node.all_input_nodes):
+            if self.is_tensor(node):
+                raise self.unsupported(node, "it does not depend on the input of the network", "Compute constants before prepare")
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            self.affine(node, module)
+        elif activation is not None:
+            self.simple(node, lambda g, q, _: qnn.Elementwise(g, q, activation), self.tensor_inputs(node), activation.nonnegative)
+        elif node.op != "call_module" and node.target in _ADD and self.is_tensor(node):
+            self.binary(node, qnn.Add)
+        elif node.op != "call_module" and node.target in _MULTIPLY and self.is_tensor(node):
+            self.binary(node, qnn.Multiply)
+        elif node.target in _CONCAT:
+            self.concat(node)
+        elif self.average(node):
+            pass
+        elif self.is_movement(node):
+            self.movement(node)
+        elif node.target in _SIZES or not self.is_tensor(node):
+            pass  # sizes and arithmetic on them
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise self.unsupported(
+                node, "batch norm that does not directly follow a convolution or linear layer", "Move it behind one, or remove it"
+            )
+        else:
+            raise self.unsupported(
+                node, "no integer definition", "Replace it by a supported operation (docs/supported-operations.md) or leave it out of the prepared part"
+            )
+
+
+def prepare(model: nn.Module, config: QConfig, example_inputs: tuple[Any, ...]) -> fx.GraphModule:
+    """A trainable network with quantizers, for :func:`qstep.calibrate` and your own training loop.
+
+    Args:
+        model: float network of the operations in ``docs/supported-operations.md``; left as it was.
+        config: methods and bit widths.
+        example_inputs: arguments of one call, to learn shapes from.
+
+    Returns:
+        A ``torch.fx.GraphModule`` whose layers are :mod:`qstep.nn` modules under the names they had. A batch norm moves into the layer it
+        follows, as ``<layer>.batch_norm``.
+
+    Raises:
+        UnsupportedError: an operation has no integer definition; the message names it, its place and what to do.
+    """
+    if not isinstance(config, QConfig):
+        raise TypeError(f"prepare: config must be a qstep.QConfig, got {type(config).__name__}")
+    if not isinstance(example_inputs, tuple | list):
+        raise TypeError(f"prepare: example_inputs must be a tuple of arguments, got {type(example_inputs).__name__}")
+    try:
+        traced = fx.symbolic_trace(copy.deepcopy(model))
+    except (fx.proxy.TraceError, TypeError) as error:
+        raise UnsupportedError(
+            f"prepare: {type(model).__name__} cannot be traced with torch.fx: {error}. Make control flow independent of tensor values"
+        ) from error
+    training = traced.training
+    traced.eval()
+    with torch.no_grad():
+        ShapeProp(traced).propagate(*example_inputs)
+    traced.train(training)
+    prepared = _Preparation(traced, config).run()
+    return prepared.train(training)
