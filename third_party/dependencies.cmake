@@ -49,7 +49,7 @@ if(qstep_with_cuda)
     set(CMAKE_CUDA_ARCHITECTURES 80 90)
   endif()
   set(CMAKE_CUDA_STANDARD 20)
-  set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)  # the copy that torch has loaded
+  set(CMAKE_CUDA_RUNTIME_LIBRARY None)  # libtorch_cuda brings the one that torch was built with
   enable_language(CUDA)
   find_package(CUDAToolkit REQUIRED)
   if(LibTorch_CUDA_VERSION AND NOT CUDAToolkit_VERSION_MAJOR EQUAL LibTorch_CUDA_VERSION_MAJOR)
