@@ -1,0 +1,329 @@
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <new>
+#include <string>
+#include <unordered_map>
+#include <utility>
+
+#include "qstep/core/error.h"
+#include "qstep/core/version.h"
+#include "qstep/ir/bit_packing.h"
+#include "qstep/ir/checkpoint.h"
+#include "qstep/ir/fields.h"
+#include "qstep/ir/file.h"
+#include "qstep/ir/safetensors.h"
+#include "qstep/ir/strict_json.h"
+
+namespace qstep::ir {
+namespace {
+
+constexpr uint64_t largest_file = uint64_t{1} << 32;
+
+using Tensors = std::map<std::string, StoredTensor>;
+
+template <class T>
+inline constexpr Dtype dtype_of = Dtype::u8;
+template <>
+inline constexpr Dtype dtype_of<int8_t> = Dtype::i8;
+template <>
+inline constexpr Dtype dtype_of<int32_t> = Dtype::i32;
+template <>
+inline constexpr Dtype dtype_of<double> = Dtype::f64;
+
+/// Reads the fields of one JSON object, each exactly once, and the tensors of the value or node `name`, which it takes out of the map.
+class Reader {
+ public:
+  Reader(const Json& object, std::string path, std::string name, Tensors& tensors)
+      : object_(object), path_(std::move(path)), name_(std::move(name)), tensors_(tensors) {
+    require(object_.is_object(), "checkpoint: {}: must be an object", path_);
+  }
+
+  template <class T>
+  void operator()(const char* key, T& field) {
+    read(take(key), at(key), field);
+  }
+
+  template <class T>
+  void object(const char* key, T& structure) {
+    Reader inner(take(key), at(key), name_, tensors_);
+    fields(inner, structure);
+    inner.finish();
+  }
+
+  template <class T>
+  void optional_object(const char* key, T& structure) {
+    const auto found = object_.find(key);
+    if (found != object_.end() && found->is_null()) {
+      take(key);
+    } else {
+      object(key, structure);
+    }
+  }
+
+  template <class T>
+  void tensor(const char* suffix, std::vector<T>& values) {
+    const StoredTensor stored = take_tensor(suffix, dtype_of<T>);
+    values.resize(stored.bytes.size() / sizeof(T));
+    if (!values.empty()) std::memcpy(values.data(), stored.bytes.data(), stored.bytes.size());
+  }
+
+  void multipliers(std::vector<Multiplier>& multipliers) {
+    std::vector<int32_t> mantissas;
+    std::vector<int8_t> shifts;
+    tensor("multiplier", mantissas);
+    tensor("shift", shifts);
+    require(!mantissas.empty() && mantissas.size() == shifts.size(),
+            "checkpoint: tensor '{}.shift': must have as many elements as '{}.multiplier', at least 1, got {} and {}", name_, name_,
+            shifts.size(), mantissas.size());
+    for (size_t i = 0; i < shifts.size(); ++i) multipliers.push_back({mantissas[i], shifts[i]});
+  }
+
+  void codes(Weight& weight) {
+    require(weight.bit_width >= 2 && weight.bit_width <= 8, "checkpoint: {}: must be in [2, 8], got {}", at("bit_width"),
+            weight.bit_width);
+    const int64_t count = element_count(weight.shape, fmt::format("checkpoint: {}", at("shape")));
+    const StoredTensor stored = take_tensor("weight", Dtype::u8);
+    const int64_t bytes = packed_size(count, weight.bit_width);
+    require(static_cast<int64_t>(stored.bytes.size()) == bytes, "checkpoint: tensor '{}.weight': {} codes of {} bits take {} bytes, got {}",
+            name_, count, weight.bit_width, bytes, stored.bytes.size());
+    require(has_zero_fill(stored.bytes, count, weight.bit_width), "checkpoint: tensor '{}.weight': the bits after the last code must be 0",
+            name_);
+    weight.codes = unpack_bits(stored.bytes, count, weight.bit_width, weight.is_signed);
+  }
+
+  /// The field's JSON, which counts as read.
+  const Json& take(const char* key) {
+    const auto found = object_.find(key);
+    require(found != object_.end(), "checkpoint: {}: the field is missing", at(key));
+    known_.emplace_back(key);
+    return *found;
+  }
+
+  std::string at(std::string_view key) const { return fmt::format("{}.{}", path_, key); }
+
+  /// Throws for a field that nobody took: what it would mean is not known.
+  void finish() const {
+    for (const auto& [key, value] : object_.items()) {
+      const bool known = std::find(known_.begin(), known_.end(), key) != known_.end();
+      require(known, "checkpoint: {}: unknown field", at(std::string_view(key).substr(0, 200)));
+    }
+  }
+
+ private:
+  static int64_t read_integer(const Json& json, const std::string& path, int64_t low, int64_t high) {
+    const bool fits = json.is_number_integer() && (!json.is_number_unsigned() || json.get<uint64_t>() <= static_cast<uint64_t>(INT64_MAX));
+    require(fits, "checkpoint: {}: must be an integer of 64 bits", path);
+    const auto value = json.get<int64_t>();
+    require(value >= low && value <= high, "checkpoint: {}: must be in [{}, {}], got {}", path, low, high, value);
+    return value;
+  }
+
+  static void read(const Json& json, const std::string& path, int64_t& field) {
+    field = read_integer(json, path, INT64_MIN, INT64_MAX);
+  }
+
+  static void read(const Json& json, const std::string& path, int32_t& field) {
+    field = static_cast<int32_t>(read_integer(json, path, INT32_MIN, INT32_MAX));
+  }
+
+  static void read(const Json& json, const std::string& path, bool& field) {
+    require(json.is_boolean(), "checkpoint: {}: must be true or false", path);
+    field = json.get<bool>();
+  }
+
+  static void read(const Json& json, const std::string& path, float& field) {
+    require(json.is_number(), "checkpoint: {}: must be a number", path);
+    const auto value = json.get<double>();
+    require(std::fabs(value) <= FLT_MAX, "checkpoint: {}: must be a float32, got {}", path, value);
+    field = static_cast<float>(value);
+    require(static_cast<double>(field) == value, "checkpoint: {}: must be a float32, got {}", path, value);
+  }
+
+  static void read(const Json& json, const std::string& path, std::string& field) {
+    require(json.is_string(), "checkpoint: {}: must be a string", path);
+    field = json.get_ref<const std::string&>();
+  }
+
+  template <class T, size_t size>
+  static void read(const Json& json, const std::string& path, T (&field)[size]) {
+    require(json.is_array() && json.size() == size, "checkpoint: {}: must be an array of {} integers", path, size);
+    for (size_t i = 0; i < size; ++i) read(json[i], path, field[i]);
+  }
+
+  template <class T>
+  static void read(const Json& json, const std::string& path, std::vector<T>& field) {
+    require(json.is_array() && json.size() <= max_rank, "checkpoint: {}: must be an array of at most {} integers", path, max_rank);
+    field.resize(json.size());
+    for (size_t i = 0; i < field.size(); ++i) read(json[i], path, field[i]);
+  }
+
+  template <class Enumeration>
+    requires std::is_enum_v<Enumeration>
+  static void read(const Json& json, const std::string& path, Enumeration& field) {
+    std::string name;
+    read(json, path, name);
+    constexpr auto& names = spelling<Enumeration>;
+    for (size_t i = 0; i < names.size(); ++i) {
+      if (name == names[i]) {
+        field = static_cast<Enumeration>(i);
+        return;
+      }
+    }
+    fail("checkpoint: {}: must be one of {}, got '{}'", path, fmt::join(names, ", "), name.substr(0, 200));
+  }
+
+  StoredTensor take_tensor(const char* suffix, Dtype dtype) {
+    const auto taken = tensors_.extract(name_ + "." + suffix);
+    require(!taken.empty(), "checkpoint: tensor '{}.{}' is missing", name_, suffix);
+    const StoredTensor& tensor = taken.mapped();
+    require(tensor.dtype == dtype, "checkpoint: tensor '{}.{}': dtype must be {}, got {}", name_, suffix, dtype_name(dtype),
+            dtype_name(tensor.dtype));
+    require(tensor.shape.size() == 1, "checkpoint: tensor '{}.{}': must have one dimension, got {}", name_, suffix, tensor.shape.size());
+    return tensor;
+  }
+
+  const Json& object_;
+  std::string path_;  // where this object is, for messages
+  std::string name_;
+  Tensors& tensors_;
+  std::vector<std::string_view> known_;
+};
+
+template <size_t... index>
+Operation make_operation(const std::string& kind, const std::string& path, std::index_sequence<index...>) {
+  Operation operation;
+  const auto is_kind = [&](Operation candidate) {
+    const bool same = kind == kind_name(candidate);
+    if (same) operation = std::move(candidate);
+    return same;
+  };
+  const bool known = (is_kind(Operation(std::in_place_index<index>)) || ...);
+  require(known, "checkpoint: {}: unknown kind of node '{}'", path, kind.substr(0, 200));
+  return operation;
+}
+
+/// The graph of the JSON text, its tensors taken out of `tensors`.
+class GraphReader {
+ public:
+  GraphReader(const Json& json, Tensors& tensors) : top_(json, "graph", "", tensors), tensors_(tensors) {}
+
+  Graph read() {
+    check_version();
+    std::string written_by;
+    top_("qstep_version", written_by);
+    top_("policy", graph_.policy);
+    read_values(top_.take("values"));
+    read_nodes(top_.take("nodes"));
+    graph_.inputs = read_names(top_.take("inputs"), "graph.inputs");
+    graph_.outputs = read_names(top_.take("outputs"), "graph.outputs");
+    top_.finish();
+    return std::move(graph_);
+  }
+
+ private:
+  // First of all: what else a newer file holds is not this reader's to judge.
+  void check_version() {
+    int64_t version = 0;
+    top_("format_version", version);
+    require(version >= 1 && version <= format_version,
+            "checkpoint: graph.format_version: this build (qstep " QSTEP_VERSION ") reads versions 1 to {}, the file has version {}",
+            format_version, version);
+  }
+
+  void read_values(const Json& list) {
+    require(list.is_array(), "checkpoint: graph.values: must be an array");
+    for (const Json& entry : list) {
+      Value value;
+      Reader reader = open(entry, fmt::format("graph.values[{}]", graph_.values.size()), value.name);
+      fields(reader, value);
+      reader.finish();
+      const bool is_new = ids_.emplace(value.name, static_cast<ValueId>(graph_.values.size())).second;
+      require(is_new, "checkpoint: {}: two values have the name '{}'", reader.at("name"), value.name.substr(0, 200));
+      graph_.values.push_back(std::move(value));
+    }
+  }
+
+  void read_nodes(const Json& list) {
+    require(list.is_array(), "checkpoint: graph.nodes: must be an array");
+    for (const Json& entry : list) {
+      Node node;
+      Reader reader = open(entry, fmt::format("graph.nodes[{}]", graph_.nodes.size()), node.name);
+      node.output = find(node.name, reader.at("name"));
+      std::string kind;
+      reader("kind", kind);
+      node.operation = make_operation(kind, reader.at("kind"), std::make_index_sequence<std::variant_size_v<Operation>>());
+      node.inputs = read_names(reader.take("inputs"), reader.at("inputs"));
+      std::visit([&](auto& operation) { fields(reader, operation); }, node.operation);
+      reader.finish();
+      graph_.nodes.push_back(std::move(node));
+    }
+  }
+
+  // A reader of the entry's fields and of the tensors that are called after its name.
+  Reader open(const Json& entry, const std::string& path, std::string& name) {
+    Reader(entry, path, "", tensors_)("name", name);
+    Reader reader(entry, path, name, tensors_);
+    reader.take("name");
+    return reader;
+  }
+
+  ValueId find(const std::string& name, const std::string& path) const {
+    const auto found = ids_.find(name);
+    require(found != ids_.end(), "checkpoint: {}: no value has the name '{}'", path, name.substr(0, 200));
+    return found->second;
+  }
+
+  std::vector<ValueId> read_names(const Json& list, const std::string& path) const {
+    require(list.is_array(), "checkpoint: {}: must be an array of names", path);
+    std::vector<ValueId> ids;
+    for (const Json& name : list) {
+      require(name.is_string(), "checkpoint: {}: must be an array of names", path);
+      ids.push_back(find(name.get_ref<const std::string&>(), path));
+    }
+    return ids;
+  }
+
+  Reader top_;
+  Tensors& tensors_;
+  Graph graph_;
+  std::unordered_map<std::string, ValueId> ids_;
+};
+
+Graph read_graph(std::span<const uint8_t> bytes) {
+  Safetensors container = parse_safetensors(bytes);
+  auto& metadata = container.metadata;
+  require(metadata.contains("format") && metadata["format"] == "qstep",
+          "checkpoint: __metadata__.format: must be 'qstep'; this is not a checkpoint of an integer network");
+  require(metadata.contains("graph"), "checkpoint: __metadata__.graph: the field is missing");
+  const Json json = parse_json(metadata["graph"], "checkpoint: __metadata__.graph");
+  Graph graph = GraphReader(json, container.tensors).read();
+  require(metadata.size() == 2, "checkpoint: __metadata__: only the fields 'format' and 'graph' are known");
+  for (const auto& [name, tensor] : container.tensors) fail("checkpoint: tensor '{}' belongs to no node", name.substr(0, 200));
+  validate(graph);
+  return graph;
+}
+
+}  // namespace
+
+Graph from_bytes(std::span<const uint8_t> bytes) {
+  try {
+    return read_graph(bytes);
+  } catch (const std::bad_alloc&) {
+    fail("checkpoint: not enough memory for a file of {} bytes", bytes.size());
+  }
+}
+
+Graph load(const std::filesystem::path& path) {
+  try {
+    return from_bytes(read_file(path, largest_file).bytes());
+  } catch (const std::bad_alloc&) {
+    fail("checkpoint '{}': not enough memory", path.string());
+  } catch (const Error& error) {
+    fail("checkpoint '{}': {}", path.string(), error.what());
+  }
+}
+
+}  // namespace qstep::ir
