@@ -48,9 +48,12 @@ if(qstep_with_cuda)
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
     set(CMAKE_CUDA_ARCHITECTURES 80 90)
   endif()
-  set(CMAKE_CUDA_STANDARD 20)
   set(CMAKE_CUDA_RUNTIME_LIBRARY None)  # libtorch_cuda brings the one that torch was built with
   enable_language(CUDA)
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake before 3.25.2 does not know that nvcc 12 and newer have it
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+  endif()
   find_package(CUDAToolkit REQUIRED)
   if(LibTorch_CUDA_VERSION AND NOT CUDAToolkit_VERSION_MAJOR EQUAL LibTorch_CUDA_VERSION_MAJOR)
     message(FATAL_ERROR "qstep: nvcc is of CUDA ${CUDAToolkit_VERSION}, torch was built with CUDA ${LibTorch_CUDA_VERSION}; "
