@@ -29,6 +29,10 @@ struct Multiplier {
 /// Accumulators below this magnitude times a 24-bit multiplier are exact in a double: 2^29 * 2^24 = 2^53.
 inline constexpr int64_t exact_in_double_bound = int64_t{1} << 29;
 
+/// Biases stay below this: half of what a double's exactness leaves for accumulators, and an eighth of the int32 range. A channel that
+/// would need more (batch norm's gamma near 0) counts in coarser units.
+inline constexpr double largest_bias = 0x1p28;
+
 /// `factor` rounded half to even to 24 bits. Factors too small to move any int32 accumulator off 0 become 0.
 /// Throws unless factor is finite and |factor| < 2^24.
 inline Multiplier exact_multiplier(double factor) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "qstep/core/error.h"
+#include "qstep/core/requantize.h"
 
 namespace qstep::nn {
 namespace {
@@ -183,11 +184,12 @@ Tensor round_bias_autograd(const Tensor& bias, const Tensor& unit, const std::op
 }
 
 Tensor round_bias_forward(const Tensor& bias, const Tensor& unit, const std::optional<Tensor>& offset) {
-  const Tensor steps = unit.to(at::kDouble);
-  const Tensor b = bias.to(at::kDouble);
-  if (!offset) return steps * (b / steps).round_();
-  const Tensor shift = offset->to(at::kDouble);
-  return steps * ((b - shift) / steps).round_() + shift;
+  const Tensor step = unit.to(at::kDouble);
+  const Tensor shift = offset ? offset->to(at::kDouble) : at::zeros({}, step.options());
+  const Tensor real = bias.to(at::kDouble) - shift;
+  // Beyond largest_bias the builder counts in coarser units, which hold the bias as it is.
+  const Tensor countable = real.abs() < step.abs() * core::largest_bias;
+  return at::where(countable, step * (real / step).round_(), real) + shift;
 }
 
 }  // namespace

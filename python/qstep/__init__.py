@@ -1,0 +1,37 @@
+"""qstep: quantization-aware training for PyTorch and LibTorch whose integer networks compute what was trained."""
+
+from . import _library  # isort: skip  (registers torch.ops.qstep)
+from . import functional, nn
+from ._C import Error
+from ._version import __version__, cmake_prefix_path
+from .calibration import calibrate, freeze_batch_norm, freeze_ranges
+from .compare import Comparison, LayerComparison, compare
+from .config import QConfig, Scheme
+from .convert import convert
+from .network import IntegerNetwork, available_isas, load
+from .prepare import UnsupportedError, prepare
+from .summary import Summary, summary
+
+__all__ = [
+    "Comparison",
+    "Error",
+    "IntegerNetwork",
+    "LayerComparison",
+    "QConfig",
+    "Scheme",
+    "Summary",
+    "UnsupportedError",
+    "__version__",
+    "available_isas",
+    "calibrate",
+    "cmake_prefix_path",
+    "compare",
+    "convert",
+    "freeze_batch_norm",
+    "freeze_ranges",
+    "functional",
+    "load",
+    "nn",
+    "prepare",
+    "summary",
+]
