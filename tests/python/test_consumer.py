@@ -56,7 +56,7 @@ def test_engine_consumer_runs_the_checkpoint_without_torch(checkpoint: tuple[Pat
 
     libraries = run("ldd", program)
     assert "libqstep_engine" in libraries
-    assert "torch" not in libraries
+    assert "libtorch" not in libraries
     assert "libc10" not in libraries
 
 
