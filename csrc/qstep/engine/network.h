@@ -1,0 +1,89 @@
+#pragma once
+// A network that runs in integers: an ir::Graph with its weights packed for the kernels of one instruction set.
+//
+// Values of four dimensions lie in memory as NHWC, others row-major; tensors that enter and leave are contiguous in their logical order
+// ([N, C, H, W] for images). For each set of input shapes a plan is made once (shapes, kernels' scratch, one arena in which buffers
+// share memory when their lifetimes allow) and kept for the last few; running a plan allocates nothing inside a layer.
+//
+// Thread safety: a network is immutable after construction. Any number of threads may call any member at once: each run has an arena
+// of its own, and the workers serve one run at a time; a run that finds them busy computes on its own thread.
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "qstep/ir/graph.h"
+
+namespace qstep::engine {
+
+struct Options {
+  std::string isa;      ///< name of an instruction set (kernels/isa.h); empty: the one in use
+  int num_threads = 0;  ///< 0: as many as the machine runs at once
+};
+
+/// A tensor of the caller: contiguous, of the kind that the value has.
+struct Input {
+  ir::Shape shape;
+  std::variant<const float*, const uint8_t*, const int32_t*> data;  ///< real, codes or accumulators
+};
+
+/// A result: contiguous, logical order.
+struct Tensor {
+  ir::Shape shape;
+  std::variant<std::vector<float>, std::vector<uint8_t>, std::vector<int32_t>> data;  ///< real, codes or accumulators
+
+  friend bool operator==(const Tensor&, const Tensor&) = default;
+};
+
+/// Where a result goes: memory of the caller, as large as output_shapes() says.
+using OutputPointer = std::variant<float*, uint8_t*, int32_t*>;
+
+class IntegerNetwork {
+ public:
+  /// Validates the graph and packs its weights. Throws Error for a graph that is not valid or an ISA that is not there.
+  explicit IntegerNetwork(ir::Graph graph, const Options& options = {});
+  ~IntegerNetwork();
+  IntegerNetwork(IntegerNetwork&&) noexcept;
+  IntegerNetwork& operator=(IntegerNetwork&&) noexcept;
+
+  const ir::Graph& graph() const;
+  std::string_view isa() const;
+  int num_threads() const;
+
+  /// Inputs in the order of graph().inputs: float values for a real input, codes in [0, quant_max] for one of codes. NaN in a real input
+  /// is an Error, infinities saturate. Throws Error naming the input, or the node that cannot take its input's shape.
+  std::vector<Tensor> run(std::span<const Input> inputs) const;
+
+  /// The same into the caller's memory: one pointer for each of graph().outputs, of that value's kind.
+  void run(std::span<const Input> inputs, std::span<const OutputPointer> outputs) const;
+
+  /// Runs the network and returns the codes or accumulators of every value that is not real, by name.
+  std::map<std::string, Tensor> capture(std::span<const Input> inputs) const;
+
+  /// Runs one node on its own: an input for each of graph().nodes[node].inputs (of a value listed twice, the first counts).
+  Tensor run_node(size_t node, std::span<const Input> inputs) const;
+
+  /// Index of the node called `name`; throws Error where there is none.
+  size_t node_index(std::string_view name) const;
+
+  std::vector<ir::Shape> output_shapes(const std::vector<ir::Shape>& input_shapes) const;
+
+  /// Bytes of the arena that a run with these shapes needs: activations and scratch.
+  int64_t arena_bytes(const std::vector<ir::Shape>& input_shapes) const;
+
+  /// Name of the kernel that runs a node: a row of a kernel table, or "view" or "copy" where codes are only moved.
+  std::string_view kernel_name(size_t node) const;
+
+  /// Bytes of a node's weights as its kernel wants them.
+  int64_t packed_bytes(size_t node) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace qstep::engine
