@@ -1,0 +1,157 @@
+// The integer network in Python, on numpy arrays.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <pybind11/stl/filesystem.h>
+
+#include <filesystem>
+#include <optional>
+
+#include "qstep/bindings/bindings.h"
+#include "qstep/core/error.h"
+#include "qstep/engine/network.h"
+#include "qstep/ir/checkpoint.h"
+#include "qstep/kernels/isa.h"
+
+namespace qstep::bindings {
+namespace {
+
+using engine::Input;
+using engine::IntegerNetwork;
+using engine::Tensor;
+
+// A view of a contiguous float32, uint8 or int32 array, which the caller keeps alive.
+Input input_of(const py::array& array) {
+  require((array.flags() & py::array::c_style) != 0, "IntegerNetwork: input arrays must be contiguous");
+  Input input;
+  for (py::ssize_t i = 0; i < array.ndim(); ++i) input.shape.push_back(array.shape(i));
+  if (py::isinstance<py::array_t<float>>(array)) {
+    input.data = static_cast<const float*>(array.data());
+  } else if (py::isinstance<py::array_t<uint8_t>>(array)) {
+    input.data = static_cast<const uint8_t*>(array.data());
+  } else if (py::isinstance<py::array_t<int32_t>>(array)) {
+    input.data = static_cast<const int32_t*>(array.data());
+  } else {
+    fail("IntegerNetwork: input arrays must be float32, uint8 or int32, got {}", py::str(array.dtype()).cast<std::string>());
+  }
+  return input;
+}
+
+std::vector<Input> inputs_of(const std::vector<py::array>& arrays) {
+  std::vector<Input> inputs;
+  inputs.reserve(arrays.size());
+  for (const py::array& array : arrays) inputs.push_back(input_of(array));
+  return inputs;
+}
+
+// The array owns the tensor's memory: no copy.
+py::array array_of(Tensor&& tensor) {
+  return std::visit(
+      [&]<class T>(std::vector<T>&& data) -> py::array {
+        auto owned = std::make_unique<std::vector<T>>(std::move(data));
+        const T* first = owned->data();
+        const py::capsule owner(owned.release(), [](void* p) { delete static_cast<std::vector<T>*>(p); });
+        return py::array_t<T>(tensor.shape, first, owner);
+      },
+      std::move(tensor.data));
+}
+
+py::list arrays_of(std::vector<Tensor>&& tensors) {
+  py::list arrays;
+  for (Tensor& tensor : tensors) arrays.append(array_of(std::move(tensor)));
+  return arrays;
+}
+
+int bit_width(const core::Grid& grid) {
+  int bits = 1;
+  while ((1 << bits) <= grid.quant_max) ++bits;
+  return bits;
+}
+
+py::list nodes_of(const IntegerNetwork& net) {
+  const ir::Graph& graph = net.graph();
+  py::list nodes;
+  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+    const ir::Node& node = graph.nodes[i];
+    const ir::Value& output = graph.values[static_cast<size_t>(node.output)];
+    const ir::Weight* weight = nullptr;
+    if (const auto* conv = std::get_if<ir::Conv2d>(&node.operation)) weight = &conv->weight;
+    if (const auto* linear = std::get_if<ir::Linear>(&node.operation)) weight = &linear->weight;
+    py::list inputs;
+    for (const ir::ValueId id : node.inputs) inputs.append(graph.values[static_cast<size_t>(id)].name);
+    py::dict entry;
+    entry["name"] = node.name;
+    entry["kind"] = ir::kind_name(node.operation);
+    entry["inputs"] = py::tuple(inputs);
+    entry["shape"] = py::tuple(py::cast(output.shape));
+    entry["weight_bits"] = weight != nullptr ? py::cast(weight->bit_width) : py::none();
+    const bool codes = output.kind == ir::ValueKind::codes;
+    entry["act_bits"] = codes ? py::cast(bit_width(output.grid)) : py::none();
+    entry["scale"] = codes ? py::cast(output.grid.scale) : py::none();
+    entry["weight_bytes"] = weight != nullptr ? (static_cast<int64_t>(weight->codes.size()) * weight->bit_width + 7) / 8 : 0;
+    entry["kernel"] = std::string(net.kernel_name(i));
+    nodes.append(entry);
+  }
+  return nodes;
+}
+
+}  // namespace
+
+void bind_network(py::module_& m) {
+  py::class_<IntegerNetwork>(m, "IntegerNetwork", "Runs a Graph; see csrc/qstep/engine/network.h.")
+      .def(py::init([](const ir::Graph& graph, const std::optional<std::string>& isa, std::optional<int> num_threads) {
+             return IntegerNetwork(graph, {.isa = isa.value_or(""), .num_threads = num_threads.value_or(0)});
+           }),
+           py::arg("graph"), py::arg("isa") = py::none(), py::arg("num_threads") = py::none())
+      .def("run",
+           [](const IntegerNetwork& net, const std::vector<py::array>& arrays) {
+             const std::vector<Input> inputs = inputs_of(arrays);
+             std::vector<Tensor> outputs;
+             {
+               const py::gil_scoped_release release;
+               outputs = net.run(inputs);
+             }
+             return arrays_of(std::move(outputs));
+           },
+           py::arg("inputs"))
+      .def("capture",
+           [](const IntegerNetwork& net, const std::vector<py::array>& arrays) {
+             py::dict values;
+             for (auto& [name, tensor] : net.capture(inputs_of(arrays))) values[py::str(name)] = array_of(std::move(tensor));
+             return values;
+           },
+           py::arg("inputs"))
+      .def("run_node",
+           [](const IntegerNetwork& net, const std::string& name, const std::vector<py::array>& arrays) {
+             return array_of(net.run_node(net.node_index(name), inputs_of(arrays)));
+           },
+           py::arg("name"), py::arg("inputs"))
+      .def("output_scales",
+           [](const IntegerNetwork& net) {
+             const ir::Value& value = net.graph().values[static_cast<size_t>(net.graph().outputs.at(0))];
+             return py::array_t<double>(static_cast<py::ssize_t>(value.scales.size()), value.scales.data());
+           },
+           "Real value of one step of the first output, per channel, where that output is accumulators.")
+      .def("nodes", &nodes_of)
+      .def("input_shapes",
+           [](const IntegerNetwork& net) {
+             std::vector<ir::Shape> shapes;
+             for (const ir::ValueId id : net.graph().inputs) shapes.push_back(net.graph().values[static_cast<size_t>(id)].shape);
+             return shapes;
+           })
+      .def("arena_bytes", &IntegerNetwork::arena_bytes, py::arg("input_shapes"))
+      .def("graph", &IntegerNetwork::graph, py::return_value_policy::copy)
+      .def("save", [](const IntegerNetwork& net, const std::filesystem::path& path) { ir::save(net.graph(), path); }, py::arg("path"))
+      .def("isa", [](const IntegerNetwork& net) { return std::string(net.isa()); })
+      .def("num_threads", &IntegerNetwork::num_threads);
+
+  m.def("available_isas", [] {
+    std::vector<std::string> names;
+    for (const kernels::Isa isa : kernels::built_isas()) {
+      if (kernels::is_supported(isa)) names.emplace_back(kernels::isa_name(isa));
+    }
+    return names;
+  });
+}
+
+}  // namespace qstep::bindings
