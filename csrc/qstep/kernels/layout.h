@@ -20,8 +20,33 @@ struct ImageLayout {
     return {batch, height, width, channels, height * width * channels, width * channels, channels};
   }
 
+  int64_t pixels() const { return batch * height * width; }
+
   int64_t offset(int64_t image, int64_t row, int64_t column) const {
     return image * image_stride + row * row_stride + column * pixel_stride;
+  }
+
+  /// True where pixel p of all lies at p * pixel_stride.
+  bool has_uniform_pixels() const { return row_stride == width * pixel_stride && image_stride == height * row_stride; }
+};
+
+/// Walks over the pixels of a layout in row-major order.
+struct PixelCursor {
+  int64_t image;
+  int64_t row;
+  int64_t column;
+
+  PixelCursor(const ImageLayout& layout, int64_t pixel)
+      : image(pixel / (layout.height * layout.width)),
+        row(pixel / layout.width % layout.height),
+        column(pixel % layout.width) {}
+
+  void advance(const ImageLayout& layout) {
+    if (++column < layout.width) return;
+    column = 0;
+    if (++row < layout.height) return;
+    row = 0;
+    ++image;
   }
 };
 

@@ -14,6 +14,7 @@
 
 #include "qstep/core/window.h"
 #include "qstep/kernels/epilogue/epilogue.h"
+#include "qstep/kernels/gemm/gemm.h"
 #include "qstep/kernels/isa.h"
 #include "qstep/kernels/layout.h"
 
@@ -59,8 +60,15 @@ struct Conv2dKernel {
 
 std::span<const Conv2dKernel> conv2d_kernels();
 
-/// Throws Error where the problem is not as described above, or where an int32 accumulator could overflow.
+/// The convolution as the matrix product that it is: a row per output pixel, depth = kernel_h * kernel_w * in_channels / groups.
+/// Output channels of different groups multiply different rows.
+GemmProblem as_gemm(const Conv2dProblem& problem);
+
+/// Throws Error where the problem is not as described above, or where an int32 accumulator could overflow (see gemm.h).
 void validate(const Conv2dProblem& problem);
+
+/// Throws Error where the layouts do not fit the problem or each other. For the planning stage: run() does not check.
+void validate(const Conv2dProblem& problem, const ImageLayout& input, const ImageLayout& output);
 
 const Conv2dKernel& choose_conv2d(const Conv2dProblem& problem, Isa isa = current_isa());
 

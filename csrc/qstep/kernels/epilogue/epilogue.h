@@ -6,17 +6,65 @@
 // with requantize as core/requantize.h defines it.
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "qstep/core/requantize.h"
+#include "qstep/kernels/aligned_vector.h"
+#include "qstep/kernels/layout.h"
 
 namespace qstep::kernels {
 
 struct Requantization {
   core::RequantPolicy policy = core::RequantPolicy::exact;
   std::span<const core::Multiplier> multipliers;  ///< one, or one per channel; empty: the output is the accumulators
-  int32_t zero_point = 0;
-  int32_t clamp_min = 0;    ///< 0 <= clamp_min <= clamp_max <= 255
+  int32_t zero_point = 0;                         ///< 0..255
+  int32_t clamp_min = 0;                          ///< 0 <= clamp_min <= clamp_max <= 255
   int32_t clamp_max = 255;
+};
+
+/// Throws Error where a parameter is out of range. `operation` begins the message.
+void validate(const Requantization& requantization, int64_t channels, std::string_view operation);
+
+/// Columns of the accumulator tiles that matrix kernels hand to the epilogue.
+inline constexpr int tile_columns = 16;
+
+/// Accumulators of up to tile_columns neighbouring channels of a few pixels, in cache.
+struct AccumulatorTile {
+  const int32_t* accumulators = nullptr;  ///< [rows][tile_columns]
+  int rows = 0;
+  int64_t first_channel = 0;
+  int channels = 0;                      ///< 1..tile_columns
+  const int64_t* row_offsets = nullptr;  ///< where each row's channel 0 lies in the output, in elements
+};
+
+/// A Requantization made ready for one layer.
+class Epilogue {
+ public:
+  /// accumulator_bound: no |acc| of this layer is larger, proved from its weights.
+  Epilogue(const Requantization& requantization, int64_t channels, int64_t accumulator_bound);
+
+  /// True where the output is the accumulators themselves.
+  bool is_raw() const { return multipliers_.empty(); }
+
+  /// The definition, one accumulator at a time.
+  uint8_t code(int32_t accumulator, int64_t channel) const;
+
+  /// Store one tile: requantized codes, or the accumulators where is_raw().
+  void store_reference(const AccumulatorTile& tile, const Output& output) const;
+  void store_avx2(const AccumulatorTile& tile, const Output& output) const;
+
+ private:
+  void store_accumulators(const AccumulatorTile& tile, int32_t* output) const;
+  void store_codes_avx2(const AccumulatorTile& tile, uint8_t* output) const;
+
+  core::RequantPolicy policy_;
+  int32_t zero_point_;
+  int32_t clamp_min_;
+  int32_t clamp_max_;
+  AlignedVector<core::Multiplier> multipliers_;  // one per channel
+  // multiplier / 2^shift where acc times that is exact in a double, so that rounding the product once is the definition;
+  // padded to whole tiles. Empty where the product may need more than 53 bits, and for gemmlowp.
+  AlignedVector<double> factors_;
 };
 
 }  // namespace qstep::kernels

@@ -54,8 +54,16 @@ struct GemmKernel {
 
 std::span<const GemmKernel> gemm_kernels();
 
-/// Throws Error where the problem is not as described above, or where an int32 accumulator could overflow.
-void validate(const GemmProblem& problem);
+/// Throws Error where the problem is not as described above, or where an int32 accumulator could overflow: for each column
+/// max|input - zero_code| * sum|weight| + |bias| < 2^31 must hold. `operation` begins the message.
+void validate(const GemmProblem& problem, std::string_view operation = "gemm");
+
+/// The largest magnitude that an accumulator of any column can have, proved from the weights.
+int64_t accumulator_bound(const GemmProblem& problem);
+
+/// bias[column] - zero_code * sum of the column's weights, so that acc = sum input * weight + folded_bias. Fits int32 for a
+/// valid problem. The sum alone may wrap around 2^32: the wrapped total is right, because acc fits.
+int32_t folded_bias(const GemmProblem& problem, int64_t column);
 
 const GemmKernel& choose_gemm(const GemmProblem& problem, Isa isa = current_isa());
 

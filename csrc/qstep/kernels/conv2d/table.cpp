@@ -1,0 +1,34 @@
+#include "qstep/kernels/conv2d/conv2d.h"
+#include "qstep/kernels/conv2d/panel_conv2d.h"
+#include "qstep/kernels/conv2d/reference.h"
+#include "qstep/kernels/depthwise/blocked_depthwise.h"
+#include "qstep/kernels/depthwise/x86_avx2.h"
+#include "qstep/kernels/gemm/x86_avx2.h"
+#include "qstep/kernels/kernel_table.h"
+
+namespace qstep::kernels {
+namespace {
+
+bool any(const Conv2dProblem&) { return true; }
+
+constexpr Conv2dKernel table[] = {
+#if defined(__x86_64__)
+    {"depthwise_avx2_maddubs16", Isa::avx2, supports_blocked_depthwise<avx2::DepthwiseMaddubs16>,
+     pack_blocked_depthwise<avx2::DepthwiseMaddubs16>},
+    {"depthwise_avx2_madd16", Isa::avx2, supports_blocked_depthwise<avx2::DepthwiseMadd16>,
+     pack_blocked_depthwise<avx2::DepthwiseMadd16>},
+    {"conv2d_avx2_maddubs16", Isa::avx2, supports_panel_conv2d<avx2::Maddubs16>, pack_panel_conv2d<avx2::Maddubs16>},
+    {"conv2d_avx2_madd16", Isa::avx2, supports_panel_conv2d<avx2::Madd16>, pack_panel_conv2d<avx2::Madd16>},
+#endif
+    {"conv2d_reference", Isa::reference, any, pack_conv2d_reference},
+};
+
+}  // namespace
+
+std::span<const Conv2dKernel> conv2d_kernels() { return table; }
+
+const Conv2dKernel& choose_conv2d(const Conv2dProblem& problem, Isa isa) {
+  return choose_kernel("conv2d", conv2d_kernels(), problem, isa);
+}
+
+}  // namespace qstep::kernels

@@ -1,0 +1,62 @@
+#include "qstep/kernels/epilogue/epilogue.h"
+
+#include <cmath>
+#include <cstdlib>
+
+#include "qstep/core/error.h"
+
+namespace qstep::kernels {
+
+using core::Multiplier;
+using core::RequantPolicy;
+
+namespace {
+
+void validate(const Multiplier& m, RequantPolicy policy, std::string_view operation) {
+  const int64_t magnitude = std::abs(int64_t{m.multiplier});
+  const auto in_range = [&](int64_t low, int64_t high, int min_shift, int max_shift) {
+    require(magnitude == 0 || (magnitude >= low && magnitude < high),
+            "{}: multiplier must be 0 or of magnitude in [{}, {}), got {}", operation, low, high, m.multiplier);
+    require(m.shift >= min_shift && m.shift <= max_shift, "{}: shift must be in [{}, {}], got {}", operation, min_shift,
+            max_shift, m.shift);
+  };
+  switch (policy) {
+    case RequantPolicy::exact:
+      return in_range(int64_t{1} << 23, int64_t{1} << 24, 0, 62);
+    case RequantPolicy::gemmlowp:
+      return in_range(int64_t{1} << 30, int64_t{1} << 31, -31, 30);
+    case RequantPolicy::shift:
+      require(m.multiplier == 1, "{}: multiplier must be 1 under the policy shift, got {}", operation, m.multiplier);
+      return in_range(1, 2, -31, 62);
+  }
+  fail("{}: unknown requantization policy {}", operation, static_cast<int>(policy));
+}
+
+bool is_exact_in_double(RequantPolicy policy, int64_t accumulator_bound) {
+  return policy == RequantPolicy::shift ||
+         (policy == RequantPolicy::exact && accumulator_bound < core::exact_in_double_bound);
+}
+
+}  // namespace
+
+void validate(const Requantization& r, int64_t channels, std::string_view operation) {
+  const auto count = static_cast<int64_t>(r.multipliers.size());
+  require(count <= 1 || count == channels, "{}: there must be one multiplier, or one for each of the {} channels, got {}",
+          operation, channels, count);
+  for (const Multiplier& m : r.multipliers) validate(m, r.policy, operation);
+  require(0 <= r.clamp_min && r.clamp_min <= r.clamp_max && r.clamp_max <= 255,
+          "{}: clamp must satisfy 0 <= clamp_min <= clamp_max <= 255, got [{}, {}]", operation, r.clamp_min, r.clamp_max);
+  require(0 <= r.zero_point && r.zero_point <= 255, "{}: zero_point must be in [0, 255], got {}", operation, r.zero_point);
+}
+
+Epilogue::Epilogue(const Requantization& r, int64_t channels, int64_t accumulator_bound)
+    : policy_(r.policy), zero_point_(r.zero_point), clamp_min_(r.clamp_min), clamp_max_(r.clamp_max) {
+  if (r.multipliers.empty()) return;
+  const auto multiplier = [&](int64_t channel) { return r.multipliers[r.multipliers.size() == 1 ? 0 : static_cast<size_t>(channel)]; };
+  for (int64_t c = 0; c < channels; ++c) multipliers_.push_back(multiplier(c));
+  if (!is_exact_in_double(policy_, accumulator_bound)) return;
+  for (const Multiplier& m : multipliers_) factors_.push_back(std::ldexp(m.multiplier, -m.shift));
+  factors_.resize(factors_.size() + tile_columns, 0.0);
+}
+
+}  // namespace qstep::kernels

@@ -1,0 +1,28 @@
+#include "qstep/kernels/gemm/gemm.h"
+#include "qstep/kernels/gemm/panel_gemm.h"
+#include "qstep/kernels/gemm/reference.h"
+#include "qstep/kernels/gemm/x86_avx2.h"
+#include "qstep/kernels/kernel_table.h"
+
+namespace qstep::kernels {
+namespace {
+
+bool any(const GemmProblem&) { return true; }
+
+constexpr GemmKernel table[] = {
+#if defined(__x86_64__)
+    {"gemm_avx2_maddubs16", Isa::avx2, avx2::Maddubs16::supports, pack_panel_gemm<avx2::Maddubs16>},
+    {"gemm_avx2_madd16", Isa::avx2, avx2::Madd16::supports, pack_panel_gemm<avx2::Madd16>},
+#endif
+    {"gemm_reference", Isa::reference, any, pack_gemm_reference},
+};
+
+}  // namespace
+
+std::span<const GemmKernel> gemm_kernels() { return table; }
+
+const GemmKernel& choose_gemm(const GemmProblem& problem, Isa isa) {
+  return choose_kernel("gemm", gemm_kernels(), problem, isa);
+}
+
+}  // namespace qstep::kernels

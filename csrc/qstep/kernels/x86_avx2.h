@@ -1,0 +1,63 @@
+#pragma once
+// What the AVX2 files share. AVX2 code lives between QSTEP_AVX2_BEGIN and QSTEP_AVX2_END instead of in files compiled with
+// -mavx2: there, an inline function of the standard library compiled with AVX2 may be the copy that the linker keeps for all.
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#if defined(__clang__)
+#define QSTEP_AVX2_BEGIN _Pragma("clang attribute push(__attribute__((target(\"avx2\"))), apply_to = function)")
+#define QSTEP_AVX2_END _Pragma("clang attribute pop")
+#else
+#define QSTEP_AVX2_BEGIN _Pragma("GCC push_options") _Pragma("GCC target(\"avx2\")")
+#define QSTEP_AVX2_END _Pragma("GCC pop_options")
+#endif
+
+QSTEP_AVX2_BEGIN
+namespace qstep::kernels::avx2 {
+
+#define QSTEP_INLINE __attribute__((always_inline))
+
+template <class Body, int... I>
+QSTEP_INLINE inline void unroll_sequence(Body& body, std::integer_sequence<int, I...>) {
+  (body(std::integral_constant<int, I>{}), ...);
+}
+
+/// body(0), ..., body(Count - 1) with constant arguments. gcc 12 keeps an array of vectors in registers only where every
+/// index is a constant expression; under "#pragma GCC unroll" it stores each accumulator to the stack in each step.
+/// Mark the body QSTEP_INLINE.
+template <int Count, class Body>
+QSTEP_INLINE inline void unroll(Body body) {
+  unroll_sequence(body, std::make_integer_sequence<int, Count>{});
+}
+
+/// Costs nothing and says that x is in a register here. gcc 12 keeps its choice through a loop, where it may else hold half
+/// of the accumulators on the stack.
+QSTEP_INLINE inline void keep_in_register(__m256i& x) { asm("" : "+x"(x)); }
+
+QSTEP_INLINE inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+QSTEP_INLINE inline void store(void* p, __m256i x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
+QSTEP_INLINE inline __m128i load_half(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+QSTEP_INLINE inline void store_half(void* p, __m128i x) { _mm_storeu_si128(static_cast<__m128i*>(p), x); }
+
+/// Four bytes in every 32-bit lane.
+QSTEP_INLINE inline __m256i broadcast_4_bytes(const void* p) {
+  int32_t bytes;
+  std::memcpy(&bytes, p, sizeof bytes);
+  return _mm256_set1_epi32(bytes);
+}
+
+/// Sixteen int32 in [-32768, 32767] as codes: + zero_point, in order. The sums lie in [0, 255].
+QSTEP_INLINE inline __m128i pack_codes(__m128i x0, __m128i x1, __m128i x2, __m128i x3, __m128i zero_point_16) {
+  const __m128i low = _mm_add_epi16(_mm_packs_epi32(x0, x1), zero_point_16);
+  const __m128i high = _mm_add_epi16(_mm_packs_epi32(x2, x3), zero_point_16);
+  return _mm_packus_epi16(low, high);
+}
+
+}  // namespace qstep::kernels::avx2
+QSTEP_AVX2_END
+#endif
