@@ -1,0 +1,63 @@
+#include "qstep/methods/iao/cpu.h"
+
+#include "qstep/methods/loops.h"
+
+namespace qstep::methods::iao {
+namespace {
+
+template <class T>
+QSTEP_ALWAYS_INLINE Grid<Compute<T>> channel_grid(const Operands<T>& operands, int64_t channel) {
+  using F = Compute<T>;
+  return {operands.scale[channel], operands.zero_point[channel], static_cast<F>(operands.quant_min),
+          static_cast<F>(operands.quant_max)};
+}
+
+template <class T, Rounding rounding>
+struct Forward {
+  Operands<T> operands;
+  T* output;
+
+  QSTEP_ALWAYS_INLINE auto grid(int64_t channel) const { return channel_grid(operands, channel); }
+  QSTEP_ALWAYS_INLINE void apply(int64_t i, const Grid<Compute<T>>& grid) const {
+    store(fake_quantize<rounding>(load(operands.x[i]), grid), output[i]);
+  }
+};
+
+template <class T>
+struct Backward {
+  Operands<T> operands;
+  const T* grad_output;
+  T* grad_x;
+
+  QSTEP_ALWAYS_INLINE auto grid(int64_t channel) const { return channel_grid(operands, channel); }
+  QSTEP_ALWAYS_INLINE void apply(int64_t i, const Grid<Compute<T>>& grid) const {
+    store(gradient(load(operands.x[i]), load(grad_output[i]), grid), grad_x[i]);
+  }
+};
+
+}  // namespace
+
+template <class T>
+void forward(const Operands<T>& operands, Rounding rounding, T* output, const Tiling& tiling, int64_t first, int64_t last) {
+  if (rounding == Rounding::half_even) {
+    for_each_element(Forward<T, Rounding::half_even>{operands, output}, tiling, first, last);
+  } else {
+    for_each_element(Forward<T, Rounding::half_up>{operands, output}, tiling, first, last);
+  }
+}
+
+template <class T>
+void backward(const Operands<T>& operands, const T* grad_output, T* grad_x, const Tiling& tiling, int64_t first, int64_t last) {
+  for_each_element(Backward<T>{operands, grad_output, grad_x}, tiling, first, last);
+}
+
+#define QSTEP_INSTANTIATE(T)                                                                      \
+  template void forward<T>(const Operands<T>&, Rounding, T*, const Tiling&, int64_t, int64_t); \
+  template void backward<T>(const Operands<T>&, const T*, T*, const Tiling&, int64_t, int64_t);
+QSTEP_INSTANTIATE(float)
+QSTEP_INSTANTIATE(double)
+QSTEP_INSTANTIATE(BFloat16)
+QSTEP_INSTANTIATE(Float16)
+#undef QSTEP_INSTANTIATE
+
+}  // namespace qstep::methods::iao

@@ -1,0 +1,73 @@
+#pragma once
+// How work on a tensor with one grid per channel is cut into tiles.
+//
+// Any dense memory layout is outer x channels x inner: element m of memory belongs to channel (m / inner) % channels. NCHW
+// activations have inner = H * W, channels-last ones and matrices inner = 1, per-tensor grids channels = outer = 1.
+//
+// The cut depends on the shape only, never on the number of threads. A tile leaves one partial sum per channel and the partial
+// sums are added in order, so every reduction is the same from run to run.
+#include <algorithm>
+#include <cstdint>
+
+namespace qstep::methods {
+
+struct ChannelLayout {
+  int64_t outer = 1;
+  int64_t channels = 1;
+  int64_t inner = 0;
+};
+
+/// Half-open ranges of a ChannelLayout, and the row of partial sums that the tile fills in the columns of its channels.
+struct Tile {
+  int64_t outer_begin, outer_end;
+  int64_t channel_begin, channel_end;
+  int64_t inner_begin, inner_end;
+  int64_t partial_row;
+};
+
+class Tiling {
+ public:
+  explicit Tiling(ChannelLayout layout) : layout_(layout) {
+    if (layout.outer == 0 || layout.channels == 0 || layout.inner == 0) return;
+    inner_step_ = std::min(layout.inner, max_run);
+    outer_step_ = std::min(layout.outer, std::max<int64_t>(1, min_elements_per_partial / inner_step_));
+    channel_step_ = std::min(layout.channels, std::max<int64_t>(1, elements_per_tile / (inner_step_ * outer_step_)));
+    outer_blocks_ = ceil_divide(layout.outer, outer_step_);
+    channel_blocks_ = ceil_divide(layout.channels, channel_step_);
+    inner_blocks_ = ceil_divide(layout.inner, inner_step_);
+  }
+
+  const ChannelLayout& layout() const { return layout_; }
+  int64_t tiles() const { return outer_blocks_ * channel_blocks_ * inner_blocks_; }
+  int64_t partial_rows() const { return outer_blocks_ * inner_blocks_; }
+
+  /// Tiles that are worth a thread of their own.
+  int64_t grain() const {
+    const int64_t elements_of_one = inner_step_ * outer_step_ * channel_step_;
+    return std::max<int64_t>(1, elements_per_tile / elements_of_one);
+  }
+
+  /// Tiles in the order of memory.
+  Tile tile(int64_t index) const {
+    const int64_t inner = index % inner_blocks_;
+    const int64_t channel = index / inner_blocks_ % channel_blocks_;
+    const int64_t outer = index / inner_blocks_ / channel_blocks_;
+    return {outer * outer_step_,     std::min((outer + 1) * outer_step_, layout_.outer),
+            channel * channel_step_, std::min((channel + 1) * channel_step_, layout_.channels),
+            inner * inner_step_,     std::min((inner + 1) * inner_step_, layout_.inner),
+            outer * inner_blocks_ + inner};
+  }
+
+ private:
+  static constexpr int64_t max_run = 8192;                  ///< neighbours of one channel in one tile
+  static constexpr int64_t min_elements_per_partial = 512;  ///< keeps partial sums below 1 % of the tensor they are taken of
+  static constexpr int64_t elements_per_tile = 32768;       ///< enough to pay for handing a tile to a thread
+
+  static int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+  ChannelLayout layout_;
+  int64_t outer_step_ = 1, channel_step_ = 1, inner_step_ = 1;
+  int64_t outer_blocks_ = 0, channel_blocks_ = 0, inner_blocks_ = 0;
+};
+
+}  // namespace qstep::methods
