@@ -107,7 +107,7 @@ build_and_install() {
   say "Install into $("$python" -c 'import sys; print(sys.prefix)')"
   # The installed torch stays: torchvision is chosen to fit it.
   "$python" -m pip freeze | grep '^torch==' >build/constraints.txt || true
-  pip_install --quiet --no-build-isolation --constraint build/constraints.txt ".[$1]"
+  pip_install --no-build-isolation --constraint build/constraints.txt ".[$1]"
 }
 
 qstep_setup() {
