@@ -12,7 +12,7 @@ from torch import fx, nn
 from . import _C
 from . import nn as qnn
 from .network import IntegerNetwork
-from .prepare import UnsupportedError, _pair
+from .prepare import UnsupportedError, _is_dropout, _pair
 
 
 class _Conversion(fx.Interpreter):
@@ -57,7 +57,7 @@ class _Conversion(fx.Interpreter):
             return self._part(node, source, x)
         if isinstance(module, nn.MaxPool2d) or node.target in (tF.max_pool2d, torch.max_pool2d):
             return self._max_pool(node, module, x)
-        if isinstance(module, nn.Identity | nn.Dropout | nn.Dropout2d) or node.target in (tF.dropout, tF.dropout2d, "contiguous", "clone"):
+        if isinstance(module, nn.Identity) or _is_dropout(node, module) or node.target in ("contiguous", "clone"):
             return x
         if node.target in (torch.chunk, "chunk", torch.split, "split"):
             axis = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)

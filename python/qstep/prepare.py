@@ -35,9 +35,10 @@ _MEAN = {torch.mean, "mean"}
 _MOVEMENT_MODULES = (nn.MaxPool2d, nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout, nn.Dropout2d, nn.PixelShuffle, nn.ChannelShuffle)
 _MOVEMENT = {
     torch.flatten, "flatten", torch.reshape, "reshape", "view", torch.permute, "permute", torch.transpose, "transpose", "contiguous",
-    torch.chunk, "chunk", torch.split, "split", operator.getitem, tF.max_pool2d, torch.max_pool2d, tF.dropout, tF.dropout2d,
+    torch.chunk, "chunk", torch.split, "split", operator.getitem, tF.max_pool2d, torch.max_pool2d,
     torch.squeeze, "squeeze", torch.unsqueeze, "unsqueeze", "unflatten", "clone",
 }  # fmt: skip
+_DROPOUTS = {"dropout", "dropout2d", "stochastic_depth"}  # by name: the last is torchvision's
 _SIZES = {getattr, "size", "dim"}
 
 
@@ -110,6 +111,11 @@ def _named_activation(name: str) -> qnn.Activation:
     return qnn.RELU if name == "relu" else qnn.Activation(name, nonnegative=name != "tanh")
 
 
+def _is_dropout(node: fx.Node, module: nn.Module | None) -> bool:
+    """Whether the node drops values at random in training and is the identity otherwise."""
+    return isinstance(module, nn.Dropout | nn.Dropout2d) or getattr(node.target, "__name__", "") in _DROPOUTS
+
+
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
@@ -124,6 +130,16 @@ def _padding(conv: nn.Conv2d) -> tuple[int, int, int, int]:
         return (top, left, total[0] - top, total[1] - left)
     vertical, horizontal = _pair(conv.padding)  # type: ignore[arg-type]
     return (vertical, horizontal, vertical, horizontal)
+
+
+class _ShapesAndSizes(ShapeProp):
+    """Notes the shape of every tensor and the value of everything else, such as ``x.size(3)``."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if "tensor_meta" not in n.meta:
+            n.meta["constant"] = result
+        return result
 
 
 # --- the pass ----------------------------------------------------------------------------------------------------------
@@ -157,6 +173,14 @@ class _Preparation:
     def tensor_inputs(self, node: fx.Node) -> list[fx.Node]:
         return [n for n in node.all_input_nodes if "tensor_meta" in n.meta]
 
+    def arguments(self, node: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional and keyword arguments, with the values of sizes in place of the nodes that compute them."""
+
+        def value(n: fx.Node) -> Any:
+            return n.meta.get("constant", n)
+
+        return fx.map_arg(node.args, value), fx.map_arg(node.kwargs, value)
+
     def is_tensor(self, node: Any) -> bool:
         return isinstance(node, fx.Node) and "tensor_meta" in node.meta
 
@@ -169,7 +193,7 @@ class _Preparation:
     def is_movement(self, node: fx.Node) -> bool:
         if node.op == "call_module":
             return isinstance(self.module(node), _MOVEMENT_MODULES)
-        return node.op in ("call_function", "call_method") and node.target in _MOVEMENT
+        return node.op in ("call_function", "call_method") and (node.target in _MOVEMENT or _is_dropout(node, None))
 
     def single_user(self, node: fx.Node) -> fx.Node | None:
         return next(iter(node.users)) if len(node.users) == 1 else None
@@ -359,16 +383,16 @@ class _Preparation:
     def average(self, node: fx.Node) -> bool:
         """Average pools and means over height and width. Returns whether the node is one."""
         module = self.module(node)
-        x = node.args[0] if node.args else None
+        args, kwargs = self.arguments(node)
+        x = args[0] if args else kwargs.get("input")
         arguments: dict[str, Any]
         if isinstance(module, nn.AvgPool2d):
             arguments = {k: getattr(module, k) for k in ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")}
         elif node.op == "call_function" and node.target in (tF.avg_pool2d, torch._C._nn.avg_pool2d):
             names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
-            arguments = {**dict(zip(names, node.args[1:], strict=False)), **node.kwargs}
-            arguments.pop("input", None)
+            arguments = {**dict(zip(names, args[1:], strict=False)), **kwargs}
         elif isinstance(module, nn.AdaptiveAvgPool2d) or node.target is tF.adaptive_avg_pool2d:
-            size = module.output_size if module is not None else (node.args[1] if len(node.args) > 1 else node.kwargs["output_size"])
+            size = module.output_size if module is not None else (args[1] if len(args) > 1 else kwargs["output_size"])
             sizes = (size, size) if isinstance(size, int) or size is None else tuple(size)  # type: ignore[arg-type]
             sizes = tuple(s or 0 for s in sizes)
             self._pool(node, x, lambda g, q, a: qnn.AdaptiveAvgPool2d(g, q, a, output_size=sizes))
@@ -406,6 +430,8 @@ class _Preparation:
             node.replace_all_uses_with(flat, delete_user_cb=lambda user: user is not flat)
             node.meta["tensor_meta"] = node.meta["tensor_meta"]._replace(shape=torch.Size((*self.shape(x)[:2], 1, 1)))
         self._pool(node, x, lambda g, q, a: qnn.AdaptiveAvgPool2d(g, q, a, output_size=(1, 1)))
+        if not keep:
+            self.movement(flat)
 
     def concat(self, node: fx.Node) -> None:
         tensors = node.args[0] if node.args else node.kwargs["tensors"]
@@ -424,7 +450,7 @@ class _Preparation:
         if not sources:
             return  # sizes
         module = self.module(node)
-        if isinstance(module, nn.Dropout | nn.Dropout2d) or node.target in (tF.dropout, tF.dropout2d) or sources[0] in self.noisy:
+        if _is_dropout(node, module) or sources[0] in self.noisy:
             self.noisy.add(node)
         if isinstance(module, nn.MaxPool2d) and module.return_indices:
             raise self.unsupported(node, "return_indices", "Indices have no integer definition here")
@@ -435,6 +461,7 @@ class _Preparation:
             if node not in self.graph.nodes or node.op in ("output", "get_attr"):
                 continue
             self._dispatch(node)
+        self.graph.eliminate_dead_code()
         self.graph.lint()
         self.root.delete_all_unused_submodules()
         self.root.recompile()
@@ -502,7 +529,7 @@ def prepare(model: nn.Module, config: QConfig, example_inputs: tuple[Any, ...]) 
     training = traced.training
     traced.eval()
     with torch.no_grad():
-        ShapeProp(traced).propagate(*example_inputs)
+        _ShapesAndSizes(traced).propagate(*example_inputs)
     traced.train(training)
     prepared = _Preparation(traced, config).run()
     return prepared.train(training)
