@@ -1,5 +1,6 @@
 #pragma once
-// Any function of one code: output = table[input]. Work items are rows: batch * height.
+// Any function of one code: output = table[input]. The output may be the input itself; it may not overlap it otherwise. Work items
+// are rows: batch * height.
 #include <array>
 #include <cstdint>
 #include <span>
@@ -10,10 +11,9 @@
 
 namespace qstep::kernels {
 
-/// Entries beyond the input's quant_max are never read with codes in range; `entries` = quant_max + 1 makes short tables faster.
 struct LookupProblem {
   std::array<uint8_t, 256> table{};
-  int32_t entries = 256;  ///< 1..256
+  int32_t entries = 256;  ///< 1..256: quant_max of the input + 1. Larger codes do not occur; what they would give is not defined.
 };
 
 struct LookupArguments {

@@ -10,7 +10,7 @@
 
 namespace qstep::kernels {
 
-/// output[i * output_stride] = core::quantize(input[i], grid). quant_min >= 0, quant_max <= 255. Infinities saturate.
+/// output[i * output_stride] = core::quantize(input[i], grid), on a grid that validate_code_grid accepts. Infinities saturate.
 /// Returns false where a NaN was met (its code is quant_min).
 struct QuantizeKernel {
   std::string_view name;
@@ -43,7 +43,7 @@ const QuantizeKernel& choose_quantize(const core::Grid& grid, Isa isa = current_
 const DequantizeKernel& choose_dequantize(const core::Grid& grid, Isa isa = current_isa());
 const DequantizeAccumulatorsKernel& choose_dequantize_accumulators(double scale, Isa isa = current_isa());
 
-/// Throws Error unless scale is finite and > 0, offset finite, 0 <= quant_min <= quant_max <= 255.
+/// Throws Error unless scale is finite and > 0, offset finite, 0 <= quant_min <= quant_max <= 255, zero_point in [0, 255].
 void validate_code_grid(const core::Grid& grid);
 
 }  // namespace qstep::kernels

@@ -86,7 +86,7 @@ Madd16::Madd16(const GemmProblem& problem, int64_t groups) : steps_(ceil_divide(
 }
 
 bool Maddubs16::supports(const GemmProblem& problem) {
-  constexpr int64_t shortest_mean_window = 4;
+  constexpr int64_t shortest_mean_window = 2;  // measured: at 2.4 steps 1.25 times the speed of Madd16, at 1.5 about the same
   if (!std::ranges::all_of(problem.weights, [](int16_t w) { return -128 <= w && w <= 127; })) return false;
   // One group stands for all: its panels hold the same columns, only cut elsewhere.
   const int64_t steps = ceil_divide(problem.depth, depth_step);
@@ -97,8 +97,7 @@ bool Maddubs16::supports(const GemmProblem& problem) {
   for (int64_t p = 0; p < panels; ++p) {
     if (!cut_windows(packed.data() + p * steps * tile_columns * depth_step, steps, problem.quant_max, windows)) return false;
   }
-  const int64_t mean_window = panels * steps / static_cast<int64_t>(windows.size());
-  return mean_window >= std::min(steps, shortest_mean_window);
+  return panels * steps >= std::min(steps, shortest_mean_window) * static_cast<int64_t>(windows.size());
 }
 
 Maddubs16::Maddubs16(const GemmProblem& problem, int64_t groups) : steps_(ceil_divide(problem.depth, depth_step)) {
