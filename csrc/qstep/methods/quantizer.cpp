@@ -1,0 +1,87 @@
+#include "qstep/methods/quantizer.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "qstep/core/error.h"
+
+namespace qstep::methods {
+namespace {
+
+constexpr int64_t calibration_samples = 65536;  // of each tensor, over all batches, in expectation
+
+Tensor integer_codes(const Tensor& x, const Tensor& scale, const Tensor& zero, const Tensor& offset, int64_t levels) {
+  return ((x - offset) / scale).round_().add_(zero).clamp_(0, levels).to(at::kByte);
+}
+
+}  // namespace
+
+Quantizer::Quantizer(std::string name, int64_t bit_width, int64_t quant_min, int64_t quant_max)
+    : Module(std::move(name)), bit_width_(bit_width), quant_min_(quant_min), quant_max_(quant_max) {
+  require(bit_width >= 2 && bit_width <= 8, "{}: bit_width must be in [2, 8], got {}", this->name(), bit_width);
+  initialized_ = register_buffer("initialized", at::zeros({}, at::kBool));
+}
+
+bool Quantizer::ready() const { return initialized_.item<bool>(); }
+
+void Quantizer::require_ready() const {
+  require(ready(), "{}: missing calibration: run qstep::calibrate or load an archive before the first forward pass", name());
+}
+
+void Quantizer::set_ready() { initialized_.fill_(true); }
+
+void ActivationQuantizer::start_calibration() {
+  calibrating_ = true;
+  samples_.clear();
+}
+
+void ActivationQuantizer::finish_calibration() {
+  calibrating_ = false;
+  require(!samples_.empty(), "{}: missing calibration: no batch reached this quantizer", name());
+  initialize(at::cat(samples_));
+  samples_.clear();
+}
+
+Tensor ActivationQuantizer::forward(const Tensor& x) {
+  if (calibrating_) {
+    const Tensor flat = x.detach().reshape(-1).to(at::kCPU, at::kFloat);
+    require(at::isfinite(flat).all().item<bool>(), "{}: calibration data must be finite, got NaN or infinity", name());
+    const int64_t stride = std::max<int64_t>(1, flat.numel() * 8 / calibration_samples);
+    samples_.push_back(flat.slice(0, 0, flat.numel(), stride).clone());
+    return x;
+  }
+  require_ready();
+  return quantize(x);
+}
+
+core::Grid ActivationQuantizer::grid() const {
+  require_ready();
+  return {scale().item<float>(), zero_point().item<int32_t>(), offset().item<float>(), static_cast<int32_t>(quant_min()),
+          static_cast<int32_t>(quant_max())};
+}
+
+Tensor ActivationQuantizer::encode(const Tensor& x) const {
+  const at::NoGradGuard guard;
+  return integer_codes(x.to(at::kFloat), scale(), zero_point().to(at::kFloat) - static_cast<double>(quant_min()), offset(),
+                       quant_max() - quant_min());
+}
+
+Tensor ActivationQuantizer::decode(const Tensor& codes) const {
+  const at::NoGradGuard guard;
+  return (codes.to(at::kFloat) - (zero_point().to(at::kFloat) - static_cast<double>(quant_min()))) * scale() + offset();
+}
+
+LearnedScale::LearnedScale(at::IntArrayRef shape) : Module("LearnedScale") {
+  raw_ = register_parameter("raw", at::ones(shape));
+  eps_ = register_buffer("eps", at::full(shape, 1e-8));
+}
+
+void LearnedScale::set(const Tensor& scale) {
+  const at::NoGradGuard guard;
+  raw_.copy_(scale);
+  eps_.copy_((scale * 0x1p-24).clamp_min(std::numeric_limits<float>::min()));
+}
+
+}  // namespace qstep::methods

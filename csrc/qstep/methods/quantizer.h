@@ -1,0 +1,105 @@
+#pragma once
+// Quantizers as modules: the parameters, first values and current grid of a method, for weights and for activations. C++ twin of
+// python/qstep/quantizers.py; both call the same operators.
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "qstep/core/grid.h"
+
+namespace qstep::methods {
+
+using at::Tensor;
+
+/// What weight and activation quantizers share: the code range and whether scales hold values yet.
+class Quantizer : public torch::nn::Module {
+ public:
+  Quantizer(std::string name, int64_t bit_width, int64_t quant_min, int64_t quant_max);
+
+  int64_t bit_width() const { return bit_width_; }
+  int64_t quant_min() const { return quant_min_; }
+  int64_t quant_max() const { return quant_max_; }
+
+  /// After calibration, or loaded from an archive.
+  bool ready() const;
+  /// Throws Error naming the quantizer unless ready().
+  void require_ready() const;
+
+ protected:
+  void set_ready();
+
+ private:
+  int64_t bit_width_;
+  int64_t quant_min_;
+  int64_t quant_max_;
+  Tensor initialized_;  // buffer
+};
+
+/// Weights on their grid: values = scale * (code - zero_point).
+struct QuantizedWeight {
+  Tensor values;
+  Tensor scale;       ///< [] or [out]
+  Tensor zero_point;  ///< integer-valued, one element
+};
+
+class WeightQuantizer : public Quantizer {
+ public:
+  using Quantizer::Quantizer;
+  /// Sets the first scales. weight: [out, ...], finite; throws Error otherwise.
+  virtual void initialize(const Tensor& weight) = 0;
+  virtual QuantizedWeight forward(const Tensor& weight) = 0;
+};
+
+class ActivationQuantizer : public Quantizer {
+ public:
+  using Quantizer::Quantizer;
+
+  virtual Tensor scale() const = 0;       ///< [], > 0
+  virtual Tensor zero_point() const = 0;  ///< [], integer-valued
+  virtual Tensor offset() const = 0;      ///< [], real-valued
+  /// What the code nearest to real zero stands for; nothing where that is 0 by construction (core::residual).
+  virtual std::optional<Tensor> residual() const { return std::nullopt; }
+  /// Whether the last forward pass quantized (IAO may start late).
+  virtual bool active() const { return true; }
+
+  /// x on the grid. While calibrating: x itself, part of which is kept.
+  Tensor forward(const Tensor& x);
+
+  void start_calibration();
+  /// Throws Error where no tensor arrived since the start.
+  void finish_calibration();
+  bool calibrating() const { return calibrating_; }
+
+  /// The grid as the integer network knows it.
+  core::Grid grid() const;
+  /// uint8 codes of x, counted from quant_min; and back.
+  Tensor encode(const Tensor& x) const;
+  Tensor decode(const Tensor& codes) const;
+
+ protected:
+  virtual Tensor quantize(const Tensor& x) = 0;
+  virtual void initialize(const Tensor& samples) = 0;  // first grid, from values of the tensor
+
+ private:
+  bool calibrating_ = false;
+  std::vector<Tensor> samples_;
+};
+
+/// A scale that cannot become 0 or negative: the raw parameter is stored, max(|raw|, eps) is used, eps = 2^-24 of the first value.
+class LearnedScale : public torch::nn::Module {
+ public:
+  explicit LearnedScale(at::IntArrayRef shape);
+  void set(const Tensor& scale);
+  Tensor value() const { return raw_.abs().clamp_min(eps_); }
+
+ private:
+  Tensor raw_;  // parameter
+  Tensor eps_;  // buffer
+};
+
+}  // namespace qstep::methods
