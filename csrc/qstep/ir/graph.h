@@ -5,6 +5,7 @@
 // Shapes are logical: images are [N, C, H, W] whatever the memory layout of the engine. Activation grids are unsigned: quant_min 0,
 // quant_max in [1, 255], zero_point in [0, quant_max]. Every node's integer definition is in docs/numerics.md.
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -195,8 +196,10 @@ const char* kind_name(const Operation& operation);
 /// can overflow (from the actual weights). Throws Error naming the node and the field.
 void validate(const Graph& graph);
 
-/// The shape of each value of a valid graph for these input shapes, indexed by ValueId. Throws Error naming the node that cannot take
-/// its input.
+/// The shape that a node of a valid graph makes from its inputs' shapes. Throws Error naming the node where it cannot take them.
+Shape output_shape(const Node& node, std::span<const Shape> input_shapes);
+
+/// output_shape node by node: the shape of each value for these input shapes, indexed by ValueId.
 std::vector<Shape> infer_shapes(const Graph& graph, const std::vector<Shape>& input_shapes);
 
 /// Product of the sizes; throws Error naming `what` unless there are at most max_rank sizes, all >= 0, of product <= max_elements.

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <span>
+#include <utility>
 
 #include "qstep/ir/graph.h"
 #include "qstep/ir/node_checks.h"
@@ -12,7 +13,7 @@ enum class LastWindow { inside, may_overhang };
 /// The output shape of one node from the shapes of its inputs.
 class ShapeRule {
  public:
-  ShapeRule(const Node& node, std::span<const Shape* const> inputs) : node_(node), inputs_(inputs) {}
+  ShapeRule(const Node& node, std::span<const Shape> inputs) : node_(node), inputs_(inputs) {}
 
   Shape operator()(const Quantize&) const { return input(); }
   Shape operator()(const Lookup&) const { return input(); }
@@ -35,8 +36,8 @@ class ShapeRule {
   }
 
   Shape operator()(const Bilinear&) const {
-    const Shape& left = *inputs_[0];
-    const Shape& right = *inputs_[1];
+    const Shape& left = inputs_[0];
+    const Shape& right = inputs_[1];
     bool fits = left.size() == right.size();
     for (size_t i = 0; fits && i < left.size(); ++i) fits = right[i] == left[i] || right[i] == 1;
     check(fits, "the second input must have the sizes of the first or 1, got shapes {} and {}", to_text(left), to_text(right));
@@ -71,37 +72,35 @@ class ShapeRule {
   Shape operator()(const Concat& op) const {
     Shape shape = input();
     const auto axis = checked_axis(op.axis);
-    for (const Shape* other : inputs_.subspan(1)) {
-      bool fits = other->size() == shape.size();
-      for (size_t i = 0; fits && i < shape.size(); ++i) fits = i == axis || (*other)[i] == shape[i];
-      check(fits, "inputs must have equal shapes but for axis {}, got {} and {}", axis, to_text(input()), to_text(*other));
-      shape[axis] += (*other)[axis];
+    for (const Shape& other : inputs_.subspan(1)) {
+      bool fits = other.size() == shape.size();
+      for (size_t i = 0; fits && i < shape.size(); ++i) fits = i == axis || other[i] == shape[i];
+      check(fits, "inputs must have equal shapes but for axis {}, got {} and {}", axis, to_text(input()), to_text(other));
+      shape[axis] += other[axis];
     }
     return shape;
   }
 
   Shape operator()(const Reshape& op) const {
-    const int64_t count = element_count(input(), node_.name);
     Shape shape = op.shape;
-    auto unknown = shape.end();
-    for (auto size = shape.begin(); size != shape.end(); ++size) {
-      const auto position = static_cast<size_t>(size - shape.begin());
-      if (*size == 0) {
-        check(position < input().size(), "shape {} keeps size {} of the input, which has shape {}", to_text(op.shape), position,
-              to_text(input()));
-        *size = input()[position];
-      } else if (*size == -1) {
-        unknown = size;
+    Shape rest = input();  // what the sizes that are not kept have to hold
+    int64_t given = 1;
+    int64_t* unknown = nullptr;
+    for (size_t i = 0; i < shape.size(); ++i) {
+      if (shape[i] == 0) {
+        check(i < input().size(), "shape {} keeps size {} of an input of shape {}", to_text(op.shape), i, to_text(input()));
+        shape[i] = std::exchange(rest[i], 1);
+      } else if (shape[i] == -1) {
+        unknown = &shape[i];
+      } else {
+        check(shape[i] <= max_elements / given, "shape {} has more than 2^40 elements", to_text(op.shape));
+        given *= shape[i];
       }
     }
-    if (unknown != shape.end()) {
-      *unknown = 1;
-      const int64_t known = element_count(shape, node_.name);
-      check(known > 0 && count % known == 0, "shape {} does not divide an input of shape {}", to_text(op.shape), to_text(input()));
-      *unknown = count / known;
-    }
-    check(element_count(shape, node_.name) == count, "shape {} does not fit an input of shape {}", to_text(op.shape),
-          to_text(input()));
+    const int64_t count = element_count(rest, node_.name);
+    if (unknown != nullptr) *unknown = count / given;
+    const bool fits = unknown != nullptr ? count % given == 0 : count == given;
+    check(fits, "shape {} does not fit an input of shape {}", to_text(op.shape), to_text(input()));
     return shape;
   }
 
@@ -121,7 +120,7 @@ class ShapeRule {
   }
 
  private:
-  const Shape& input() const { return *inputs_[0]; }
+  const Shape& input() const { return inputs_[0]; }
 
   template <class... Args>
   void check(bool condition, fmt::format_string<Args...> message, Args&&... args) const {
@@ -171,10 +170,16 @@ class ShapeRule {
   }
 
   const Node& node_;
-  std::span<const Shape* const> inputs_;
+  std::span<const Shape> inputs_;
 };
 
 }  // namespace
+
+Shape output_shape(const Node& node, std::span<const Shape> input_shapes) {
+  Shape shape = std::visit(ShapeRule(node, input_shapes), node.operation);
+  element_count(shape, fmt::format("graph: node '{}' ({})", node.name, kind_name(node.operation)));
+  return shape;
+}
 
 std::vector<Shape> infer_shapes(const Graph& graph, const std::vector<Shape>& input_shapes) {
   require(input_shapes.size() == graph.inputs.size(), "graph: expected the shapes of {} inputs, got {}", graph.inputs.size(),
@@ -186,11 +191,9 @@ std::vector<Shape> infer_shapes(const Graph& graph, const std::vector<Shape>& in
     shapes[id] = input_shapes[i];
   }
   for (const Node& node : graph.nodes) {
-    std::vector<const Shape*> inputs;
-    for (const ValueId id : node.inputs) inputs.push_back(&shapes[static_cast<size_t>(id)]);
-    Shape shape = std::visit(ShapeRule(node, inputs), node.operation);
-    element_count(shape, fmt::format("graph: node '{}' ({})", node.name, kind_name(node.operation)));
-    shapes[static_cast<size_t>(node.output)] = std::move(shape);
+    std::vector<Shape> inputs;
+    for (const ValueId id : node.inputs) inputs.push_back(shapes[static_cast<size_t>(id)]);
+    shapes[static_cast<size_t>(node.output)] = output_shape(node, inputs);
   }
   return shapes;
 }

@@ -314,10 +314,12 @@ class ReferenceValidator {
       require(made_[i], "graph: value '{}' is neither an input nor made by a node", graph_.values[i].name);
     }
     require(!graph_.outputs.empty(), "graph: outputs must not be empty");
+    std::unordered_set<ValueId> outputs;
     for (const ValueId id : graph_.outputs) {
       const Value& value = at(id, "graph: outputs");
       const bool is_input = std::find(graph_.inputs.begin(), graph_.inputs.end(), id) != graph_.inputs.end();
       require(!is_input, "graph: output '{}' must be made by a node, got an input", value.name);
+      require(outputs.insert(id).second, "graph: output '{}' is listed twice", value.name);
     }
   }
 
