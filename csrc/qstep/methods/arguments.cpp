@@ -3,7 +3,12 @@
 #include <ATen/ops/empty_like.h>
 
 #include <cmath>
+#include <cstdint>
 #include <string>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 namespace qstep::methods {
 namespace {
@@ -80,6 +85,22 @@ at::Tensor dense(const at::Tensor& x) { return x.is_non_overlapping_and_dense() 
 
 at::Tensor dense_as(const at::Tensor& tensor, const at::Tensor& layout) {
   return tensor.strides() == layout.strides() ? tensor : at::empty_like(layout).copy_(tensor);
+}
+
+at::Tensor output_like(const at::Tensor& x) {
+  at::Tensor output = at::empty_like(x);
+#if defined(__linux__)
+  // Allocators map memory of this size anew for each request, so no page of it has been touched. Advice may fail; nothing follows.
+  constexpr uintptr_t fresh_mapping = uintptr_t{32} << 20;
+  constexpr uintptr_t huge_page = uintptr_t{2} << 20;
+  if (output.device().is_cpu() && output.nbytes() >= fresh_mapping) {
+    const auto begin = reinterpret_cast<uintptr_t>(output.data_ptr());
+    const uintptr_t first = (begin + huge_page - 1) / huge_page * huge_page;
+    const uintptr_t last = (begin + output.nbytes()) / huge_page * huge_page;
+    madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  }
+#endif
+  return output;
 }
 
 at::Tensor values_of(const at::Tensor& parameter, at::ScalarType dtype) { return parameter.to(dtype).contiguous(); }

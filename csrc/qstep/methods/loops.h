@@ -79,12 +79,15 @@ QSTEP_ALWAYS_INLINE F pairwise_sum(F* values) {
   }
 }
 
-/// Applies element to [begin, end), at most `width` positions, and adds their terms to the sums.
+/// Applies element to `count` positions from `begin`, at most `width`, and adds their terms to the sums. The terms are padded with
+/// zeros to a power of two, which changes no sum.
 template <int width, class F, class Element, class Grid>
-QSTEP_ALWAYS_INLINE void sum_run(const Element& element, const Grid& grid, int64_t begin, int64_t end, double& scale, double& offset) {
+QSTEP_ALWAYS_INLINE void sum_run(const Element& element, const Grid& grid, int64_t begin, int count, double& scale, double& offset) {
+  if constexpr (width > 4) {
+    if (count <= width / 4) return sum_run<width / 4, F>(element, grid, begin, count, scale, offset);
+  }
   F scale_terms[width];
   F offset_terms[width];
-  const auto count = static_cast<int>(end - begin);
   QSTEP_INDEPENDENT_ITERATIONS
   for (int i = 0; i < count; ++i) {
     const Terms<F> terms = element.apply(begin + i, grid);
@@ -117,17 +120,10 @@ QSTEP_ALWAYS_INLINE void sum_elements_loop(const Element& element, PartialSums s
       }
       for (int64_t channel = tile.channel_begin; channel < tile.channel_end; ++channel) {
         const auto grid = element.grid(channel);
-        const int64_t row = (outer * channels + channel) * inners;
-        const int64_t end = row + tile.inner_end;
-        int64_t begin = row + tile.inner_begin;
-        for (; begin + sum_block <= end; begin += sum_block) {
-          sum_run<sum_block, F>(element, grid, begin, begin + sum_block, scale[channel], offset[channel]);
-        }
-        if (end - begin > 32) {
-          sum_run<sum_block, F>(element, grid, begin, end, scale[channel], offset[channel]);
-        } else if (end > begin) {
-          sum_run<32, F>(element, grid, begin, end, scale[channel], offset[channel]);
-        }
+        const int64_t end = (outer * channels + channel) * inners + tile.inner_end;
+        int64_t i = (outer * channels + channel) * inners + tile.inner_begin;
+        for (; i + sum_block <= end; i += sum_block) sum_run<sum_block, F>(element, grid, i, sum_block, scale[channel], offset[channel]);
+        if (i < end) sum_run<sum_block, F>(element, grid, i, static_cast<int>(end - i), scale[channel], offset[channel]);
       }
     }
   }

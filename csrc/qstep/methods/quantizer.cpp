@@ -49,7 +49,9 @@ Tensor ActivationQuantizer::forward(const Tensor& x) {
     const Tensor flat = x.detach().reshape(-1).to(at::kCPU, at::kFloat);
     require(at::isfinite(flat).all().item<bool>(), "{}: calibration data must be finite, got NaN or infinity", name());
     const int64_t stride = std::max<int64_t>(1, flat.numel() * 8 / calibration_samples);
-    samples_.push_back(flat.slice(0, 0, flat.numel(), stride).clone());
+    if (flat.numel() > 0) {
+      samples_.push_back(at::cat({flat.slice(0, 0, flat.numel(), stride), flat.min().reshape(1), flat.max().reshape(1)}));
+    }
     return x;
   }
   require_ready();

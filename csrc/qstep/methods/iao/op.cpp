@@ -104,7 +104,7 @@ Tensor forward_cpu(const Tensor& x, const Tensor& scale, const Tensor& zero_poin
                    OptionalAxis axis, std::string_view rounding_name) {
   const Memory memory = checked_memory(forward_name, x, scale, zero_point, quant_min, quant_max, axis);
   const Rounding rounding = rounding_from_name(forward_name, rounding_name);
-  Tensor output = at::empty_like(memory.x);
+  Tensor output = output_like(memory.x);
   visit_dtype(x.scalar_type(), [&]<class T>(T) {
     const Operands<T> operands = operands_of<T>(memory, quant_min, quant_max);
     T* const target = write<T>(output);
@@ -119,7 +119,7 @@ Tensor backward_cpu(const Tensor& grad_output, const Tensor& x, const Tensor& sc
   const Memory memory = checked_memory(backward_name, x, scale, zero_point, quant_min, quant_max, axis);
   check_grad_output(backward_name, grad_output, x);
   const Tensor upstream = dense_as(grad_output, memory.x);
-  Tensor grad_x = at::empty_like(memory.x);
+  Tensor grad_x = output_like(memory.x);
   visit_dtype(x.scalar_type(), [&]<class T>(T) {
     const Operands<T> operands = operands_of<T>(memory, quant_min, quant_max);
     const T* const source = read<T>(upstream);

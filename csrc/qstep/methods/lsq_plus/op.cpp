@@ -91,7 +91,7 @@ Tensor forward_cpu(const Tensor& x, const Tensor& scale, const OptionalTensor& o
                    OptionalAxis axis, double /*grad_scale*/, std::string_view boundary) {
   const Memory memory = checked_memory(forward_name, x, scale, offset, quant_min, quant_max, axis);
   boundary_from_name(forward_name, boundary);
-  Tensor output = at::empty_like(memory.x);
+  Tensor output = output_like(memory.x);
   visit_dtype(x.scalar_type(), [&]<class T>(T) {
     const Operands<T> operands = operands_of<T>(memory, quant_min, quant_max);
     T* const target = write<T>(output);
@@ -119,7 +119,7 @@ Gradients backward_cpu(const Tensor& grad_output, const Tensor& x, const Tensor&
   check_grad_output(backward_name, grad_output, x);
   const Boundary boundary = boundary_from_name(backward_name, boundary_name);
   const Tensor upstream = dense_as(grad_output, memory.x);
-  Tensor grad_x = at::empty_like(memory.x);
+  Tensor grad_x = output_like(memory.x);
   const auto shape = {memory.tiling.partial_rows(), memory.tiling.layout().channels};
   Tensor scale_sums = at::empty(shape, scale.options().dtype(at::kDouble));
   Tensor offset_sums = at::empty_like(scale_sums);
