@@ -94,13 +94,14 @@ class ActivationQuantizer(Quantizer):
         self._samples = []
 
     def observe(self, x: Tensor) -> None:
-        """Keeps an evenly spaced part of ``x``."""
+        """Keeps an evenly spaced part of ``x``, and its extremes."""
         assert self._samples is not None
         flat = x.detach().flatten().float()
         if not torch.isfinite(flat).all():
             raise ValueError(f"{self.path}: calibration data must be finite, got NaN or infinity")
         stride = max(1, flat.numel() * 8 // CALIBRATION_SAMPLES)
-        self._samples.append(flat[::stride].cpu())
+        if flat.numel() > 0:
+            self._samples.append(torch.cat([flat[::stride], torch.stack(flat.aminmax())]).cpu())
 
     def finish_calibration(self) -> None:
         samples, self._samples = self._samples, None

@@ -73,6 +73,10 @@ class ActivationQuantizer : public Quantizer {
   void start_calibration();
   /// Throws Error where no tensor arrived since the start.
   void finish_calibration();
+  void cancel_calibration() {
+    calibrating_ = false;
+    samples_.clear();
+  }
   bool calibrating() const { return calibrating_; }
 
   /// The grid as the integer network knows it.

@@ -1,0 +1,48 @@
+#pragma once
+// What to quantize with: makes the quantizers of a layer. C++ twin of qstep.QConfig.
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "qstep/core/requantize.h"
+#include "qstep/methods/iao/quantizer.h"
+#include "qstep/methods/lsq_plus/quantizer.h"
+
+namespace qstep {
+
+struct QConfig {
+  int64_t weight_bits = 8;
+  int64_t act_bits = 8;
+  bool fold_batch_norm = false;  ///< into the weights (IAO); else into the multiplier of each channel
+  core::RequantPolicy requantization = core::RequantPolicy::exact;
+  /// Makers of quantizers; `shape` is that of the weight, `nonnegative` whether an activation function makes the tensor.
+  std::function<std::shared_ptr<methods::WeightQuantizer>(int64_t bit_width, at::IntArrayRef shape)> make_weight = {};
+  std::function<std::shared_ptr<methods::ActivationQuantizer>(int64_t bit_width, bool nonnegative)> make_activation = {};
+
+  struct LsqPlusOptions {
+    int64_t weight_bits = 4;
+    int64_t act_bits = 4;
+    methods::LsqPlusWeightOptions weight = {};
+    methods::LsqPlusActivationOptions activation = {};
+  };
+  static QConfig lsq_plus(const LsqPlusOptions& options);
+  static QConfig lsq_plus() { return lsq_plus(LsqPlusOptions()); }
+
+  /// LSQ: no offset, LSQ's first scale of weights.
+  static QConfig lsq(int64_t weight_bits = 4, int64_t act_bits = 4, bool per_channel = false);
+
+  struct IaoOptions {
+    int64_t weight_bits = 8;
+    int64_t act_bits = 8;
+    bool per_channel = false;
+    methods::IaoActivationOptions activation = {};
+  };
+  static QConfig iao(const IaoOptions& options);
+  static QConfig iao() { return iao(IaoOptions()); }
+
+  /// The same with other widths: for a first or last layer.
+  QConfig with_bits(int64_t weight, int64_t act) const;
+};
+
+}  // namespace qstep
