@@ -1,0 +1,179 @@
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+#include <string>
+
+#include "kernels/layer_case.h"
+#include "qstep/core/error.h"
+
+namespace qstep::kernels::test {
+namespace {
+
+using core::Window;
+
+/// Every kernel of the table that this CPU runs and that takes the problem; returns their names.
+std::set<std::string_view> expect_exact(const LayerCase& layer, int parts, std::mt19937& random) {
+  std::set<std::string_view> used;
+  for (const Conv2dKernel& kernel : conv2d_kernels()) {
+    if (!is_supported(kernel.isa) || !kernel.supports(layer.conv2d())) continue;
+    used.insert(kernel.name);
+    EXPECT_EQ(difference(kernel, layer, parts, random), "");
+  }
+  return used;
+}
+
+TEST(Conv2d, EveryBitWidthAndPattern) {
+  const unsigned seed = 20260211;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  const oracle::Convolution ordinary{1, 13, 6, 7, 18, 1, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
+  const oracle::Convolution depthwise{1, 37, 6, 7, 37, 37, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
+  std::set<std::string_view> used;
+  for (int a = 2; a <= 8; ++a) {
+    for (int w = 2; w <= 8; ++w) {
+      for (const Pattern pattern : all_patterns) {
+        used.merge(expect_exact(LayerCase(ordinary, {a, w}, pattern, random), 1, random));
+        used.merge(expect_exact(LayerCase(depthwise, {a, w}, pattern, random), 1, random));
+        ASSERT_FALSE(HasFailure()) << "A" << a << "W" << w;
+      }
+    }
+  }
+  for (const Conv2dKernel& kernel : conv2d_kernels()) {
+    EXPECT_TRUE(used.contains(kernel.name) || !is_supported(kernel.isa)) << kernel.name << " was never used";
+  }
+}
+
+TEST(Conv2d, ChosenGeometries) {
+  const unsigned seed = 20260212;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  const std::map<std::string, oracle::Convolution> cases{
+      {"stem: 7x7, stride 2, 3 channels", {1, 3, 20, 22, 16, 1, Window{{7, 7}, {2, 2}, {3, 3, 3, 3}, {1, 1}}}},
+      {"pointwise", {2, 12, 5, 6, 20, 1, Window{}}},
+      {"pointwise, stride 2", {2, 12, 5, 6, 20, 1, Window{{1, 1}, {2, 2}, {0, 0, 0, 0}, {1, 1}}}},
+      {"pointwise, padded", {1, 12, 3, 3, 5, 1, Window{{1, 1}, {1, 1}, {1, 2, 0, 1}, {1, 1}}}},
+      {"pointwise, grouped", {1, 12, 5, 6, 9, 3, Window{}}},
+      {"asymmetric padding", {1, 8, 6, 5, 7, 1, Window{{3, 2}, {1, 1}, {2, 0, 0, 1}, {1, 1}}}},
+      {"TensorFlow's SAME at stride 2", {1, 8, 8, 8, 7, 1, Window{{3, 3}, {2, 2}, {0, 0, 1, 1}, {1, 1}}}},
+      {"dilated", {1, 8, 11, 12, 7, 1, Window{{3, 3}, {1, 1}, {2, 2, 2, 2}, {2, 2}}}},
+      {"dilated along one dimension, strided along the other", {1, 8, 11, 12, 7, 1, Window{{3, 3}, {2, 1}, {1, 3, 1, 3}, {1, 3}}}},
+      {"kernel wider than the image", {1, 4, 2, 3, 6, 1, Window{{5, 5}, {1, 1}, {2, 2, 2, 2}, {1, 1}}}},
+      {"windows that lie in the padding altogether", {1, 4, 2, 2, 6, 1, Window{{2, 2}, {1, 1}, {3, 3, 3, 3}, {1, 1}}}},
+      {"gaps between windows", {1, 4, 9, 9, 6, 1, Window{{2, 2}, {4, 3}, {0, 0, 0, 0}, {1, 1}}}},
+      {"kernel of one row", {1, 5, 4, 9, 6, 1, Window{{1, 7}, {1, 1}, {0, 3, 0, 3}, {1, 1}}}},
+      {"groups of odd sizes", {2, 15, 5, 5, 21, 3, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}}},
+      {"groups with more than a panel each", {1, 8, 5, 5, 40, 2, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}}},
+      {"depthwise with a multiplier of 2", {1, 6, 5, 5, 12, 6, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}}},
+      {"depthwise 5x5, stride 2", {2, 40, 9, 10, 40, 40, Window{{5, 5}, {2, 2}, {2, 2, 2, 2}, {1, 1}}}},
+      {"depthwise, dilated", {1, 33, 9, 10, 33, 33, Window{{3, 3}, {1, 1}, {2, 2, 2, 2}, {2, 2}}}},
+      {"depthwise pointwise", {1, 33, 4, 3, 33, 33, Window{}}},
+      {"depthwise 2x2, asymmetric padding", {1, 64, 4, 3, 64, 64, Window{{2, 2}, {1, 1}, {0, 1, 1, 0}, {1, 1}}}},
+      {"more columns than rows", {1, 32, 2, 2, 200, 1, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}}},
+      {"several blocks of rows", {1, 64, 24, 25, 33, 1, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}}},
+      {"no output", {1, 4, 2, 2, 6, 1, Window{{3, 3}, {1, 1}, {0, 0, 0, 0}, {1, 1}}}},
+      {"empty batch", {0, 4, 5, 5, 6, 1, Window{{3, 3}, {1, 1}, {0, 0, 0, 0}, {1, 1}}}},
+  };
+  for (const auto& [name, shape] : cases) {
+    SCOPED_TRACE(name);
+    for (const Widths widths : {Widths{8, 8}, Widths{8, 4}, Widths{4, 4}, Widths{2, 2}}) {
+      for (const bool sliced : {false, true}) {
+        LayerCase layer(shape, widths, Pattern::random, random);
+        layer.sliced = sliced;
+        expect_exact(layer, sliced ? 3 : 1, random);
+        ASSERT_FALSE(HasFailure());
+      }
+    }
+  }
+}
+
+TEST(Conv2d, RandomGeometries) {
+  const unsigned seed = 20260213;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  const auto below = [&](int n) { return static_cast<int32_t>(random() % static_cast<unsigned>(n)); };
+  for (int trial = 0; trial < 400; ++trial) {
+    const int groups = 1 + below(4);
+    const bool depthwise = below(3) == 0;
+    const int64_t in = depthwise ? 1 + below(70) : groups * (1 + below(20));
+    const int64_t out = depthwise ? in : groups * (1 + below(24));
+    const Window window{{1 + below(4), 1 + below(4)}, {1 + below(3), 1 + below(3)}, {below(3), below(3), below(3), below(3)}, {1 + below(2), 1 + below(2)}};
+    LayerCase layer({1 + below(2), in, 1 + below(9), 1 + below(9), out, depthwise ? in : groups, window}, {2 + below(7), 2 + below(7)},
+                    all_patterns[below(5)], random);
+    layer.sliced = below(2) == 0;
+    expect_exact(layer, 1 + below(4), random);
+    ASSERT_FALSE(HasFailure()) << "trial " << trial;
+  }
+}
+
+TEST(Conv2d, EveryDepthwiseChannelTail) {
+  const unsigned seed = 20260214;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  for (int64_t channels = 1; channels <= 70; ++channels) {  // blocks have 16 or 32 channels, tiles 8 pixels
+    const oracle::Convolution shape{1, channels, 3, 1 + channels % 18, channels, channels, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
+    for (const Widths widths : {Widths{8, 8}, Widths{4, 4}}) {
+      LayerCase layer(shape, widths, Pattern::random, random);
+      layer.sliced = channels % 2 == 0;
+      expect_exact(layer, 1, random);
+      ASSERT_FALSE(HasFailure());
+    }
+  }
+}
+
+TEST(Conv2d, DepthwiseSumsAtTheEdgeOfInt16) {
+  std::mt19937 random(1);
+  // 255 * (127 + 1) = 32640 and 255 * 128 = 32640 fit; one more does not: 255 * 129 = 32895.
+  for (const auto& [large, small, fits] : {std::array{127, 1, 1}, std::array{-128, 0, 1}, std::array{127, 2, 0}, std::array{-128, -1, 0}}) {
+    LayerCase layer({1, 32, 3, 3, 32, 32, Window{{2, 1}, {1, 1}, {0, 0, 0, 0}, {1, 1}}}, {8, 8}, Pattern::all_positive, random);
+    layer.zero_code = 0;
+    for (size_t i = 0; i < layer.weights.size(); ++i) layer.weights[i] = static_cast<int16_t>(i % 2 == 0 ? large : small);
+    layer.judge();
+    EXPECT_EQ(expect_exact(layer, 1, random).contains("depthwise_avx2_maddubs16"), fits && is_supported(Isa::avx2));
+  }
+}
+
+TEST(Conv2d, DeepAccumulators) {
+  const unsigned seed = 20260215;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  const oracle::Convolution shape{1, 512, 4, 4, 17, 1, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
+  for (const Widths widths : {Widths{8, 8}, Widths{8, 6}, Widths{4, 4}, Widths{2, 2}}) {
+    for (const Pattern pattern : all_patterns) expect_exact(LayerCase(shape, widths, pattern, random), 2, random);
+  }
+}
+
+TEST(Conv2d, RejectsWhatItDoesNotDescribe) {
+  std::mt19937 random(1);
+  const LayerCase layer({1, 4, 5, 5, 6, 2, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}}, {8, 8}, Pattern::random, random);
+  const Conv2dProblem valid = layer.conv2d();
+  EXPECT_NO_THROW(validate(valid));
+  const auto rejects = [&](auto change, const std::string& part) {
+    Conv2dProblem problem = valid;
+    change(problem);
+    try {
+      validate(problem);
+      ADD_FAILURE() << "accepted; expected an error about " << part;
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+    }
+  };
+  rejects([](auto& p) { p.groups = 3; }, "groups must divide 4 input and 6 output channels, got 3");
+  rejects([](auto& p) { p.groups = 0; }, "groups");
+  rejects([](auto& p) { p.window.kernel[0] = 0; }, "kernel must be at least 1, got 0");
+  rejects([](auto& p) { p.window.stride[1] = 0; }, "stride");
+  rejects([](auto& p) { p.window.dilation[0] = -1; }, "dilation");
+  rejects([](auto& p) { p.window.padding[3] = -1; }, "padding");
+  rejects([](auto& p) { p.in_channels = 0; }, "channels");
+  rejects([](auto& p) { p.window.kernel[0] = 4; }, "conv2d: there must be 6 x 24 weights, got 108");
+
+  const ImageLayout input = ImageLayout::dense(1, 5, 5, 4);
+  EXPECT_NO_THROW(validate(valid, input, ImageLayout::dense(1, 5, 5, 6)));
+  EXPECT_THROW(validate(valid, input, ImageLayout::dense(1, 5, 4, 6)), Error);
+  EXPECT_THROW(validate(valid, input, ImageLayout::dense(2, 5, 5, 6)), Error);
+  EXPECT_THROW(validate(valid, input, ImageLayout::dense(1, 5, 5, 5)), Error);
+  EXPECT_THROW(validate(valid, ImageLayout::dense(1, 5, 5, 3), ImageLayout::dense(1, 5, 5, 6)), Error);
+}
+
+}  // namespace
+}  // namespace qstep::kernels::test

@@ -1,0 +1,241 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "kernels/layer_case.h"
+#include "qstep/core/error.h"
+#include "qstep/kernels/gemm/panel_gemm.h"
+
+namespace qstep::kernels::test {
+namespace {
+
+oracle::Convolution product(int64_t rows, int64_t columns, int64_t depth) {
+  return {.batch = rows, .in_channels = depth, .height = 1, .width = 1, .out_channels = columns, .groups = 1, .window = {}};
+}
+
+/// Every kernel of the table that this CPU runs and that takes the problem; returns their names.
+std::set<std::string_view> expect_exact(const LayerCase& layer, int parts, std::mt19937& random) {
+  std::set<std::string_view> used;
+  for (const GemmKernel& kernel : gemm_kernels()) {
+    if (!is_supported(kernel.isa) || !kernel.supports(layer.gemm())) continue;
+    used.insert(kernel.name);
+    EXPECT_EQ(difference(kernel, layer, parts, random), "");
+  }
+  return used;
+}
+
+TEST(Gemm, EveryBitWidthAndPattern) {
+  const unsigned seed = 20260201;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  std::set<std::string_view> used;
+  for (int a = 2; a <= 8; ++a) {
+    for (int w = 2; w <= 8; ++w) {
+      for (const Pattern pattern : all_patterns) {
+        used.merge(expect_exact(LayerCase(product(7, 18, 131), {a, w}, pattern, random), 1, random));
+        used.merge(expect_exact(LayerCase(product(2, 3, 4608), {a, w}, pattern, random), 1, random));
+        ASSERT_FALSE(HasFailure()) << "A" << a << "W" << w;
+      }
+    }
+  }
+  for (const GemmKernel& kernel : gemm_kernels()) {
+    EXPECT_TRUE(used.contains(kernel.name) || !is_supported(kernel.isa)) << kernel.name << " was never used";
+  }
+}
+
+TEST(Gemm, EveryTileTail) {
+  const unsigned seed = 20260202;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  for (int64_t rows = 1; rows <= 13; ++rows) {  // tiles have 6 rows and 16 columns, steps of depth 2 or 4, staged rows multiples of 32
+    for (int64_t columns = 1; columns <= 33; ++columns) {
+      const int64_t depths[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65};
+      const int64_t depth = depths[random() % std::size(depths)];
+      LayerCase layer(product(rows, columns, depth), {4, 4}, Pattern::random, random);
+      layer.sliced = random() % 2 == 0;
+      expect_exact(layer, 1 + static_cast<int>(random() % 3), random);
+      ASSERT_FALSE(HasFailure());
+    }
+  }
+  for (int64_t depth = 1; depth <= 65; ++depth) {
+    for (const bool sliced : {false, true}) {
+      LayerCase layer(product(7, 17, depth), {8, 4}, Pattern::random, random);
+      layer.sliced = sliced;
+      expect_exact(layer, 1, random);
+      ASSERT_FALSE(HasFailure());
+    }
+  }
+}
+
+TEST(Gemm, ManyRowsOrColumnsInAnySplit) {
+  const unsigned seed = 20260203;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  for (const auto& [rows, columns, depth] : {std::array{600, 20, 37}, std::array{3, 500, 64}, std::array{100, 100, 600}, std::array{70, 200, 1100}}) {
+    for (const int parts : {1, 2, 7}) {
+      const LayerCase layer(product(rows, columns, depth), {8, parts == 2 ? 8 : 5}, Pattern::random, random);
+      expect_exact(layer, parts, random);
+      ASSERT_FALSE(HasFailure());
+    }
+  }
+}
+
+TEST(Gemm, AsymmetricWeightsReachTwiceTheRange) {
+  const unsigned seed = 20260204;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  LayerCase layer(product(5, 19, 300), {8, 8}, Pattern::random, random);
+  for (size_t i = 0; i < layer.weights.size(); ++i) layer.weights[i] = static_cast<int16_t>(static_cast<int>(random() % 511) - 255);
+  for (size_t i = 0; i < 300; ++i) layer.weights[i] = i % 3 == 0 ? -255 : 255;
+  layer.judge();
+  const auto used = expect_exact(layer, 1, random);
+  EXPECT_FALSE(used.contains("gemm_avx2_maddubs16")) << "weights beyond int8";
+}
+
+TEST(Gemm, WindowsEndWhereALaneWouldLeaveInt16) {
+  std::mt19937 random(1);
+  // Inputs are all 1, so an int16 lane sums its weights: 2 of each 4. One more than each of these sums overflows.
+  for (const auto& [weight, steps, last] : {std::array{127, 129, 1}, std::array{-128, 128, -1}}) {
+    LayerCase layer(product(7, 16, 4 * 300), {1, 8}, Pattern::all_positive, random);
+    layer.zero_code = 0;
+    for (size_t i = 0; i < layer.weights.size(); ++i) {
+      const int step = static_cast<int>(i % 1200 / 4);
+      layer.weights[i] = static_cast<int16_t>(step < steps ? weight : (i % 2 == 0 ? last : 0));
+    }
+    layer.judge();
+    expect_exact(layer, 1, random);
+  }
+}
+
+TEST(Gemm, DeepestAccumulatorThatFits) {
+  std::mt19937 random(1);
+  // 255 * 127 * 66311 = 2147481735, less than 2^31 by 1913
+  for (const int sign : {1, -1}) {
+    LayerCase layer(product(2, 2, 66311), {8, 8}, Pattern::all_positive, random);
+    layer.zero_code = 0;
+    std::ranges::fill(layer.weights, static_cast<int16_t>(127 * sign));
+    std::ranges::fill(layer.bias, 1912 * sign);
+    layer.judge();
+    ASSERT_EQ(layer.accumulators[0], sign * int64_t{INT32_MAX});
+    expect_exact(layer, 1, random);
+    layer.bias[1] = 1913 * sign;
+    for (const GemmKernel& kernel : gemm_kernels()) EXPECT_THROW(kernel.pack(layer.gemm()), Error) << kernel.name;
+  }
+}
+
+TEST(Gemm, PartialSumsMayWrapWhereTheAccumulatorFits) {
+  std::mt19937 random(1);
+  // Without the zero code the sum is 255 * 127 * 100000 > 2^31; centred it is half of that.
+  LayerCase layer(product(1, 17, 100000), {8, 8}, Pattern::all_positive, random);
+  layer.zero_code = 128;
+  layer.judge();
+  expect_exact(layer, 1, random);
+}
+
+TEST(Gemm, AccumulatorsBeyondTheDoubleBoundTakeTheIntegerEpilogue) {
+  const unsigned seed = 20260205;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  LayerCase layer(product(4, 20, 64), {8, 8}, Pattern::random, random);
+  for (int32_t& bias : layer.bias) bias = static_cast<int32_t>(random() % 4000000001U) - 2000000000;
+  layer.judge();
+  expect_exact(layer, 1, random);
+}
+
+TEST(Gemm, EmptyInput) {
+  std::mt19937 random(1);
+  const LayerCase layer(product(0, 5, 7), {8, 8}, Pattern::random, random);
+  expect_exact(layer, 1, random);
+}
+
+TEST(Gemm, RejectsWhatItDoesNotDescribe) {
+  std::mt19937 random(1);
+  const LayerCase layer(product(1, 3, 4), {8, 8}, Pattern::random, random);
+  const GemmProblem valid = layer.gemm();
+  EXPECT_NO_THROW(validate(valid));
+  const auto rejects = [&](auto change, const std::string& part) {
+    GemmProblem problem = valid;
+    change(problem);
+    try {
+      validate(problem);
+      ADD_FAILURE() << "accepted; expected an error about " << part;
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+    }
+  };
+  const std::vector<int16_t> large(12, 256);
+  const core::Multiplier unnormalized{5, 3};
+  const core::Multiplier one{1 << 23, 23};
+  const std::vector<core::Multiplier> two(2, one);
+  rejects([](auto& p) { p.quant_max = 256; }, "quant_max must be in [1, 255], got 256");
+  rejects([](auto& p) { p.quant_max = 0; }, "quant_max");
+  rejects([](auto& p) { p.zero_code = 256; }, "zero_code must be in [0, 255], got 256");
+  rejects([](auto& p) { p.depth = 0; }, "depth");
+  rejects([](auto& p) { p.columns = 0; }, "columns");
+  rejects([](auto& p) { p.columns = 4; }, "4 x 4 weights, got 12");
+  rejects([](auto& p) { p.bias = p.bias.first(2); }, "bias must have 3 entries, got 2");
+  rejects([&](auto& p) { p.weights = large; }, "weights must be in [-255, 255], got 256");
+  rejects([&](auto& p) { p.requantization.multipliers = {&unnormalized, 1}; }, "multiplier must be 0 or of magnitude in [8388608, 16777216), got 5");
+  rejects([&](auto& p) { p.requantization.multipliers = two; }, "got 2");
+  rejects([&](auto& p) { p.requantization = {core::RequantPolicy::shift, {&one, 1}}; }, "multiplier must be 1");
+  rejects([](auto& p) { p.requantization.clamp_max = 256; }, "clamp");
+  rejects([](auto& p) { p.requantization.clamp_min = 300; }, "clamp");
+  rejects([](auto& p) { p.requantization.zero_point = -1; }, "zero_point");
+}
+
+// --- negative control --------------------------------------------------------------------------------------------------
+
+/// What every fast kernel of other libraries does on AVX2: vpmaddubsw as it comes, saturating at int16.
+class Saturating {
+ public:
+  using Code = uint8_t;
+  static constexpr int tile_rows = 6;
+  static constexpr int depth_step = 4;
+
+  Saturating(const GemmProblem& problem, int64_t) : depth_(problem.depth), columns_(problem.columns), weights_(problem.weights.begin(), problem.weights.end()) {}
+  size_t bytes() const { return 0; }
+
+  void multiply(int64_t panel, int rows, const uint8_t* input, int64_t stride, const int32_t* bias, int32_t* tile) const {
+    for (int r = 0; r < rows; ++r) {
+      for (int c = 0; c < tile_columns; ++c) {
+        int32_t sum = bias[c];
+        for (int64_t k = 0; k < depth_; k += 2) {
+          const int32_t pair = product(panel, c, input + r * stride, k) + product(panel, c, input + r * stride, k + 1);
+          sum += std::clamp(pair, -32768, 32767);
+        }
+        tile[r * tile_columns + c] = sum;
+      }
+    }
+  }
+  static void stage(const uint8_t* input, int64_t count, uint8_t* output) { std::copy_n(input, count, output); }
+  static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) { epilogue.store_reference(tile, output); }
+
+ private:
+  int32_t product(int64_t panel, int c, const uint8_t* input, int64_t k) const {
+    const int64_t column = panel * tile_columns + c;
+    return column < columns_ && k < depth_ ? input[k] * weights_[static_cast<size_t>(column * depth_ + k)] : 0;
+  }
+
+  int64_t depth_, columns_;
+  std::vector<int16_t> weights_;
+};
+
+constexpr GemmKernel saturating{"saturating", Isa::reference, [](const GemmProblem&) { return true; }, pack_panel_gemm<Saturating>};
+
+TEST(NegativeControl, ASaturatingKernelIsCaught) {
+  std::mt19937 random(20260206);
+  EXPECT_NE(difference(saturating, LayerCase(product(3, 17, 64), {8, 8}, Pattern::pairs, random), 1, random), "");
+  EXPECT_NE(difference(saturating, LayerCase(product(20, 17, 64), {8, 8}, Pattern::random, random), 1, random), "");
+}
+
+TEST(NegativeControl, TheSameKernelPassesWhereItCannotSaturate) {
+  std::mt19937 random(20260207);
+  EXPECT_EQ(difference(saturating, LayerCase(product(9, 17, 64), {8, 7}, Pattern::pairs, random), 1, random), "");
+}
+
+}  // namespace
+}  // namespace qstep::kernels::test
