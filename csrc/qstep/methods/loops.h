@@ -1,12 +1,12 @@
 #pragma once
-// The two loops of every fake quantizer: over elements, and over elements with two sums per channel.
+// The two loops of every fake quantizer on the CPU: over elements, and over elements with two sums per channel.
 //
 // A loop is written once, over the scalar formulas of a math.h, in always-inline templates, and compiled twice: for the baseline
 // of the architecture, and for AVX2. The compiler vectorises it (methods/CMakeLists.txt sets the flags that let it), and both
 // give the same bits: every operation is rounded once (no contraction), and sums are taken in the order of pairwise_sum, not of
 // the vector registers.
 //
-// What is done to an element is a small struct with
+// What is done to an element is a small struct (elements.h of each method), which the CUDA loops use as well:
 //   grid(channel)          the parameters of a channel, by value
 //   apply(position, grid)  reads and writes memory at `position`; for sums, returns Terms<F>
 #include <algorithm>
@@ -25,19 +25,6 @@
 #endif
 
 namespace qstep::methods {
-
-/// What one element adds to the sums of its channel.
-template <class F>
-struct Terms {
-  F scale;
-  F offset;
-};
-
-/// Where the sums go: Tiling::partial_rows() x channels doubles each; every tile writes its own places.
-struct PartialSums {
-  double* scale;
-  double* offset;
-};
 
 /// Elements that are summed in their own precision before a double takes over. By halves this is log2(256) = 8 roundings:
 /// at most 4.8e-7 of the sum of magnitudes in float32.

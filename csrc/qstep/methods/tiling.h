@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "qstep/core/platform.h"
+
 namespace qstep::methods {
 
 struct ChannelLayout {
@@ -25,6 +27,20 @@ struct Tile {
   int64_t partial_row;
 };
 
+/// What one element adds to the sums of its channel.
+template <class F>
+struct Terms {
+  F scale;
+  F offset;
+};
+
+/// Where the sums go: Tiling::partial_rows() x channels doubles each; every tile writes its own places.
+struct PartialSums {
+  double* scale;
+  double* offset;
+};
+
+/// Made on the host; may be copied to a device and read there.
 class Tiling {
  public:
   explicit Tiling(ChannelLayout layout) : layout_(layout) {
@@ -37,9 +53,10 @@ class Tiling {
     inner_blocks_ = ceil_divide(layout.inner, inner_step_);
   }
 
-  const ChannelLayout& layout() const { return layout_; }
-  int64_t tiles() const { return outer_blocks_ * channel_blocks_ * inner_blocks_; }
-  int64_t partial_rows() const { return outer_blocks_ * inner_blocks_; }
+  QSTEP_HOST_DEVICE ChannelLayout layout() const { return layout_; }
+  QSTEP_HOST_DEVICE int64_t channels_per_tile() const { return channel_step_; }
+  QSTEP_HOST_DEVICE int64_t tiles() const { return outer_blocks_ * channel_blocks_ * inner_blocks_; }
+  QSTEP_HOST_DEVICE int64_t partial_rows() const { return outer_blocks_ * inner_blocks_; }
 
   /// Tiles that are worth a thread of their own.
   int64_t grain() const {
@@ -48,13 +65,13 @@ class Tiling {
   }
 
   /// Tiles in the order of memory.
-  Tile tile(int64_t index) const {
+  QSTEP_HOST_DEVICE Tile tile(int64_t index) const {
     const int64_t inner = index % inner_blocks_;
     const int64_t channel = index / inner_blocks_ % channel_blocks_;
     const int64_t outer = index / inner_blocks_ / channel_blocks_;
-    return {outer * outer_step_,     std::min((outer + 1) * outer_step_, layout_.outer),
-            channel * channel_step_, std::min((channel + 1) * channel_step_, layout_.channels),
-            inner * inner_step_,     std::min((inner + 1) * inner_step_, layout_.inner),
+    return {outer * outer_step_,     end_of(outer, outer_step_, layout_.outer),
+            channel * channel_step_, end_of(channel, channel_step_, layout_.channels),
+            inner * inner_step_,     end_of(inner, inner_step_, layout_.inner),
             outer * inner_blocks_ + inner};
   }
 
@@ -63,6 +80,9 @@ class Tiling {
   static constexpr int64_t min_elements_per_partial = 512;  ///< keeps partial sums below 1 % of the tensor they are taken of
   static constexpr int64_t elements_per_tile = 32768;       ///< enough to pay for handing a tile to a thread
 
+  QSTEP_HOST_DEVICE static int64_t end_of(int64_t block, int64_t step, int64_t size) {
+    return (block + 1) * step < size ? (block + 1) * step : size;
+  }
   static int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
   ChannelLayout layout_;

@@ -3,39 +3,6 @@
 #include "qstep/methods/loops.h"
 
 namespace qstep::methods::iao {
-namespace {
-
-template <class T>
-QSTEP_ALWAYS_INLINE Grid<Compute<T>> channel_grid(const Operands<T>& operands, int64_t channel) {
-  using F = Compute<T>;
-  return {operands.scale[channel], operands.zero_point[channel], static_cast<F>(operands.quant_min),
-          static_cast<F>(operands.quant_max)};
-}
-
-template <class T, Rounding rounding>
-struct Forward {
-  Operands<T> operands;
-  T* output;
-
-  QSTEP_ALWAYS_INLINE auto grid(int64_t channel) const { return channel_grid(operands, channel); }
-  QSTEP_ALWAYS_INLINE void apply(int64_t i, const Grid<Compute<T>>& grid) const {
-    store(fake_quantize<rounding>(load(operands.x[i]), grid), output[i]);
-  }
-};
-
-template <class T>
-struct Backward {
-  Operands<T> operands;
-  const T* grad_output;
-  T* grad_x;
-
-  QSTEP_ALWAYS_INLINE auto grid(int64_t channel) const { return channel_grid(operands, channel); }
-  QSTEP_ALWAYS_INLINE void apply(int64_t i, const Grid<Compute<T>>& grid) const {
-    store(gradient(load(operands.x[i]), load(grad_output[i]), grid), grad_x[i]);
-  }
-};
-
-}  // namespace
 
 template <class T>
 void forward(const Operands<T>& operands, Rounding rounding, T* output, const Tiling& tiling, int64_t first, int64_t last) {

@@ -3,52 +3,9 @@
 #include <numeric>
 #include <vector>
 
+#include "qstep/methods/loops.h"
+
 namespace qstep::methods::lsq_plus {
-namespace {
-
-template <class T>
-QSTEP_ALWAYS_INLINE Grid<Compute<T>> channel_grid(const Operands<T>& operands, int64_t channel) {
-  using F = Compute<T>;
-  return {operands.scale[channel], operands.offset[channel], static_cast<F>(operands.quant_min), static_cast<F>(operands.quant_max)};
-}
-
-template <class T>
-struct Forward {
-  Operands<T> operands;
-  T* output;
-
-  QSTEP_ALWAYS_INLINE auto grid(int64_t channel) const { return channel_grid(operands, channel); }
-  QSTEP_ALWAYS_INLINE void apply(int64_t i, const Grid<Compute<T>>& grid) const {
-    store(fake_quantize(load(operands.x[i]), grid), output[i]);
-  }
-};
-
-template <class T, Boundary boundary>
-struct Backward {
-  Operands<T> operands;
-  const T* grad_output;
-  T* grad_x;
-
-  QSTEP_ALWAYS_INLINE auto grid(int64_t channel) const { return channel_grid(operands, channel); }
-  QSTEP_ALWAYS_INLINE Terms<Compute<T>> apply(int64_t i, const Grid<Compute<T>>& grid) const {
-    const Gradient<Compute<T>> terms = gradient<boundary>(load(operands.x[i]), load(grad_output[i]), grid);
-    store(terms.x, grad_x[i]);
-    return {terms.scale, terms.offset};
-  }
-};
-
-struct SquaredError {
-  const float* x;
-  Grid<float> per_tensor;
-
-  QSTEP_ALWAYS_INLINE Grid<float> grid(int64_t) const { return per_tensor; }
-  QSTEP_ALWAYS_INLINE Terms<float> apply(int64_t i, const Grid<float>& grid) const {
-    const float error = fake_quantize(x[i], grid) - x[i];
-    return {error * error, 0.0F};
-  }
-};
-
-}  // namespace
 
 template <class T>
 void forward(const Operands<T>& operands, T* output, const Tiling& tiling, int64_t first, int64_t last) {

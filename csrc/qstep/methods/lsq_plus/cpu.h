@@ -2,24 +2,12 @@
 // LSQ+ on the CPU: raw pointers into dense memory, no torch.
 //
 // Each function works on the tiles [first, last) of a Tiling, so that a caller may hand disjoint ranges to its threads; the
-// results do not depend on the split. T is float, double, BFloat16 or Float16; the arithmetic runs in Compute<T>.
+// results do not depend on the split.
 #include <cstdint>
 
-#include "qstep/methods/half_types.h"
-#include "qstep/methods/loops.h"
-#include "qstep/methods/lsq_plus/math.h"
-#include "qstep/methods/tiling.h"
+#include "qstep/methods/lsq_plus/elements.h"
 
 namespace qstep::methods::lsq_plus {
-
-template <class T>
-struct Operands {
-  const T* x;                ///< every element of the tiling's layout
-  const Compute<T>* scale;   ///< one per channel, > 0
-  const Compute<T>* offset;  ///< one per channel
-  int32_t quant_min;
-  int32_t quant_max;
-};
 
 /// x_hat, laid out as x.
 template <class T>
@@ -31,7 +19,7 @@ template <class T>
 void backward(const Operands<T>& operands, Boundary boundary, const T* grad_output, T* grad_x, PartialSums sums,
               const Tiling& tiling, int64_t first, int64_t last);
 
-/// Sum over n elements of (x_hat - x)^2: what the initialisation of an activation's grid minimises. quant_min < quant_max.
+/// Sum over n elements of (x_hat - x)^2: what the initialisation of an activation's grid minimises.
 double sum_squared_error(const float* x, int64_t n, const Grid<float>& grid);
 
 }  // namespace qstep::methods::lsq_plus
