@@ -53,7 +53,7 @@ class ShapeRule {
   Shape operator()(const AvgPool2d& pool) const {
     if (!pool.adaptive) {
       const Shape shape = pooled(pool.window, pool.ceil_mode);
-      if (!pool.count_include_pad) expect_taps(pool.window, shape);
+      expect_taps(pool.window, shape);
       return shape;
     }
     expect_image();

@@ -1,0 +1,22 @@
+#pragma once
+// What convolutions and linear layers share.
+#include <vector>
+
+#include "qstep/engine/nodes/node_kernel.h"
+#include "qstep/kernels/epilogue/epilogue.h"
+
+namespace qstep::engine {
+
+/// code - zero_point of each weight, with the taps outermost: [out, kernel_h, kernel_w, in / groups]; a matrix stays as it is.
+std::vector<int16_t> kernel_weights(const ir::Weight& weight);
+
+/// Refers to `requantize`.
+kernels::Requantization requantization(const NodeContext& context, const ir::Requantize& requantize);
+
+/// The output pointer for codes or, without requantization, accumulators.
+kernels::Output output_pointer(const Memory& memory, const View& output, bool is_raw);
+
+/// About how many nanoseconds of one thread a product with this many multiplications takes.
+inline int64_t product_cost(int64_t multiplications) { return multiplications / 16; }
+
+}  // namespace qstep::engine

@@ -1,0 +1,301 @@
+#include "qstep/engine/plan.h"
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <utility>
+
+#include "qstep/core/error.h"
+#include "qstep/engine/copy.h"
+#include "qstep/engine/thread_pool.h"
+
+namespace qstep::engine {
+namespace {
+
+using ir::Node;
+using ir::ValueId;
+
+// Steps shorter than this (in nanoseconds) finish before a sleeping thread has woken up.
+constexpr int64_t cost_worth_threads = 20000;
+
+class PlanMaker {
+ public:
+  PlanMaker(const ir::Graph& graph, std::span<const std::unique_ptr<NodeKernel>> kernels, const Request& request, int num_threads)
+      : graph_(graph),
+        kernels_(kernels),
+        request_(request),
+        num_threads_(num_threads),
+        external_(static_cast<int32_t>(request.inputs.size() + request.outputs.size())),
+        views_(graph.values.size()) {}
+
+  Plan make() {
+    select_nodes();
+    infer_shapes();
+    find_concats();
+    for (size_t i = 0; i < request_.inputs.size(); ++i) {
+      views_[index(request_.inputs[i])] = dense(static_cast<int32_t>(i), shape(request_.inputs[i]), Order::row_major);
+    }
+    for (const ValueId input : request_.inputs) deliver(input, 0);
+    for (const size_t i : nodes_) {
+      const Node& node = graph_.nodes[i];
+      node_ = i;
+      views_[index(node.output)] = std::visit([&](const auto& op) { return emit(node, op); }, node.operation);
+      deliver(node.output, i);
+    }
+    plan_.arena_bytes = place(plan_.arena_buffers);
+    for (const ValueId output : request_.outputs) plan_.output_shapes.push_back(shape(output));
+    return std::move(plan_);
+  }
+
+ private:
+  static size_t index(ValueId id) { return static_cast<size_t>(id); }
+  const ir::Shape& shape(ValueId id) const { return shapes_[index(id)]; }
+  const View& view(ValueId id) const { return *views_[index(id)]; }
+  size_t bytes_of(ValueId id) const { return element_bytes(graph_.values[index(id)].kind); }
+
+  // The nodes that an output depends on.
+  void select_nodes() {
+    std::vector<bool> needed(graph_.values.size(), false);
+    for (const ValueId id : request_.outputs) needed[index(id)] = true;
+    for (size_t k = request_.nodes.size(); k-- > 0;) {
+      const Node& node = graph_.nodes[request_.nodes[k]];
+      if (!needed[index(node.output)]) continue;
+      nodes_.push_back(request_.nodes[k]);
+      for (const ValueId id : node.inputs) needed[index(id)] = true;
+    }
+    std::reverse(nodes_.begin(), nodes_.end());
+  }
+
+  void infer_shapes() {
+    shapes_.resize(graph_.values.size());
+    for (size_t i = 0; i < request_.inputs.size(); ++i) shapes_[index(request_.inputs[i])] = request_.input_shapes[i];
+    for (const size_t i : nodes_) {
+      const Node& node = graph_.nodes[i];
+      std::vector<ir::Shape> inputs;
+      for (const ValueId id : node.inputs) inputs.push_back(shape(id));
+      shapes_[index(node.output)] = ir::output_shape(node, inputs);
+    }
+  }
+
+  // --- buffers ---
+
+  // A buffer that is alive from now on, at least until the next step.
+  int32_t new_buffer(int64_t bytes) {
+    const auto now = static_cast<int64_t>(plan_.steps.size());
+    plan_.arena_buffers.push_back({bytes, now, now, 0});
+    return external_ + static_cast<int32_t>(plan_.arena_buffers.size()) - 1;
+  }
+
+  View new_dense(const ir::Shape& shape, Order order, size_t element_bytes) {
+    const int64_t bytes = ir::element_count(shape, "run") * static_cast<int64_t>(element_bytes);
+    return dense(new_buffer(bytes), shape, order);
+  }
+
+  void touch(int32_t buffer) {
+    if (buffer >= external_) plan_.arena_buffers[static_cast<size_t>(buffer - external_)].last = static_cast<int64_t>(plan_.steps.size());
+  }
+
+  // --- steps ---
+
+  void add_step(Step step, std::span<const View> operands) {
+    for (const View& operand : operands) touch(operand.buffer);
+    if (step.items == 0) return;  // an empty tensor
+    Plan::PlannedStep planned{std::move(step), node_, -1, 0, 1};
+    if (planned.step.cost >= cost_worth_threads) planned.threads = static_cast<int>(std::min<int64_t>(num_threads_, planned.step.items));
+    if (planned.step.scratch_bytes > 0) {
+      constexpr size_t unit = kernels::memory_alignment;
+      planned.scratch_stride = static_cast<int64_t>((planned.step.scratch_bytes + unit - 1) / unit * unit);
+      planned.scratch_buffer = new_buffer(planned.scratch_stride * planned.threads);
+    }
+    plan_.steps.push_back(std::move(planned));
+  }
+
+  void add_copy(const View& from, const View& to, size_t element_bytes) {
+    const View operands[] = {from, to};
+    add_step(copy_step(from, to, element_bytes), operands);
+  }
+
+  // Copies a value that the caller wants, as soon as it is there, unless it was made in the caller's memory.
+  void deliver(ValueId id, size_t node) {
+    node_ = node;
+    const auto found = std::find(request_.outputs.begin(), request_.outputs.end(), id);
+    if (found == request_.outputs.end()) return;
+    const View target = external_output(id);
+    if (view(id).buffer != target.buffer) add_copy(view(id), target, bytes_of(id));
+  }
+
+  View external_output(ValueId id) const {
+    const auto position = std::find(request_.outputs.begin(), request_.outputs.end(), id) - request_.outputs.begin();
+    return dense(static_cast<int32_t>(request_.inputs.size()) + static_cast<int32_t>(position), shape(id), Order::row_major);
+  }
+
+  // --- nodes that compute ---
+
+  template <class Operation>
+  View emit(const Node& node, const Operation&) {
+    const NodeKernel& kernel = *kernels_[node_];
+    std::vector<View> inputs;
+    for (const ValueId id : node.inputs) inputs.push_back(view(id));
+    if (ir::element_count(shape(node.output), node.name) == 0) return own_output(node, kernel);
+
+    // At its place in a concat, where it has one and the kernel can write there.
+    if (const auto target = place_in_concat(node.output)) {
+      if (auto step = kernel.bind(inputs, *target)) return add_node_step(std::move(*step), inputs, *target);
+    }
+    const View output = own_output(node, kernel);
+    auto step = kernel.bind(inputs, output);
+    if (!step) {
+      for (size_t i = 0; i < inputs.size(); ++i) inputs[i] = usual_copy(node.inputs[i], kernel, shape(node.output));
+      step = kernel.bind(inputs, output);
+      require(step.has_value(), "run: node '{}' ({}) cannot take its input of shape {}", node.name, ir::kind_name(node.operation),
+              fmt::join(inputs[0].shape, "x"));
+    }
+    return add_node_step(std::move(*step), inputs, output);
+  }
+
+  View add_node_step(Step step, std::vector<View> operands, const View& output) {
+    operands.push_back(output);
+    add_step(std::move(step), operands);
+    return output;
+  }
+
+  // Floats are made where the caller wants them, everything else in the arena.
+  View own_output(const Node& node, const NodeKernel& kernel) {
+    if (graph_.values[index(node.output)].kind == ir::ValueKind::real) return external_output(node.output);
+    return new_dense(shape(node.output), kernel.order(shape(node.output).size()), bytes_of(node.output));
+  }
+
+  // The value, laid out as the kernel can always take it. Copies are kept: several layers may want the same.
+  View usual_copy(ValueId id, const NodeKernel& kernel, const ir::Shape& output) {
+    View source = view(id);
+    // An operand that is repeated along some dimensions is written out when its strides alone do not do.
+    const bool repeats = source.shape.size() == output.size() && source.shape != output && is_bilinear();
+    if (repeats) source = broadcast(source, output);
+    const Order order = kernel.order(source.shape.size());
+    if (is_dense(source, order)) return source;
+    const auto key = std::pair(id, order);
+    if (!repeats && copies_.contains(key)) return copies_.at(key);
+    const View copy = new_dense(source.shape, order, bytes_of(id));
+    add_copy(source, copy, bytes_of(id));
+    if (!repeats) copies_.emplace(key, copy);
+    return copy;
+  }
+
+  bool is_bilinear() const { return std::holds_alternative<ir::Bilinear>(graph_.nodes[node_].operation); }
+
+  // --- nodes that only move codes ---
+
+  View emit(const Node& node, const ir::Permute& op) { return permuted(view(node.inputs[0]), op.order); }
+
+  View emit(const Node& node, const ir::Slice& op) {
+    return sliced(view(node.inputs[0]), static_cast<size_t>(op.axis), op.start, op.stop);
+  }
+
+  View emit(const Node& node, const ir::Reshape&) {
+    const View& input = view(node.inputs[0]);
+    const ir::Shape& to = shape(node.output);
+    if (const auto same = reshaped(input, to)) return *same;
+    // Copied once, into the order that suits the new shape, where the old shape can be seen in that.
+    const View target = new_dense(to, usual_order(to.size()), 1);
+    if (const auto as_input = reshaped(target, input.shape)) {
+      add_copy(input, *as_input, 1);
+      return target;
+    }
+    const View plain = dense(target.buffer, input.shape, Order::row_major);
+    add_copy(input, plain, 1);
+    return *reshaped(plain, to);
+  }
+
+  View emit(const Node& node, const ir::Concat& op) {
+    const View output = concat_output(node.output);
+    int64_t start = 0;
+    for (const ValueId id : node.inputs) {
+      const int64_t stop = start + shape(id)[static_cast<size_t>(op.axis)];
+      const View part = sliced(output, static_cast<size_t>(op.axis), start, stop);
+      const View& input = view(id);
+      const bool in_place = input.buffer == part.buffer && input.offset == part.offset;
+      if (!in_place) add_copy(input, part, 1);
+      start = stop;
+    }
+    touch(output.buffer);
+    return output;
+  }
+
+  // A part of a concat: written in place by the node that makes it. Every value has at most one such place.
+  struct Part {
+    ValueId concat;
+    size_t axis;
+    int64_t start;
+    int64_t stop;
+  };
+
+  void find_concats() {
+    for (const size_t i : nodes_) {
+      const Node& node = graph_.nodes[i];
+      const auto* op = std::get_if<ir::Concat>(&node.operation);
+      if (op == nullptr || shape(node.output).size() > 4) continue;
+      const auto axis = static_cast<size_t>(op->axis);
+      int64_t start = 0;
+      for (const ValueId id : node.inputs) {
+        const int64_t stop = start + shape(id)[axis];
+        parts_.emplace(id, Part{node.output, axis, start, stop});  // the first place counts
+        start = stop;
+      }
+    }
+  }
+
+  std::optional<View> place_in_concat(ValueId id) {
+    const auto part = parts_.find(id);
+    if (part == parts_.end()) return std::nullopt;
+    return sliced(concat_output(part->second.concat), part->second.axis, part->second.start, part->second.stop);
+  }
+
+  // The whole of a concat: itself a part of another one, or a buffer of its own.
+  const View& concat_output(ValueId id) {
+    auto found = concats_.find(id);
+    if (found == concats_.end()) {
+      const auto place = place_in_concat(id);
+      found = concats_.emplace(id, place ? *place : new_dense(shape(id), usual_order(shape(id).size()), 1)).first;
+    }
+    return found->second;
+  }
+
+  const ir::Graph& graph_;
+  std::span<const std::unique_ptr<NodeKernel>> kernels_;
+  const Request& request_;
+  const int num_threads_;
+  const int32_t external_;  // buffers of the caller
+  std::vector<size_t> nodes_;
+  std::vector<ir::Shape> shapes_;            // by ValueId
+  std::vector<std::optional<View>> views_;   // by ValueId
+  std::map<std::pair<ValueId, Order>, View> copies_;
+  std::map<ValueId, Part> parts_;
+  std::map<ValueId, View> concats_;
+  size_t node_ = 0;  // being planned
+  Plan plan_;
+};
+
+}  // namespace
+
+Plan make_plan(const ir::Graph& graph, std::span<const std::unique_ptr<NodeKernel>> kernels, const Request& request, int num_threads) {
+  return PlanMaker(graph, kernels, request, num_threads).make();
+}
+
+void run_plan(const Plan& plan, const ir::Graph& graph, std::span<std::byte* const> external, const Arena& arena) {
+  std::vector<std::byte*> buffers(external.begin(), external.end());
+  for (const Lifetime& buffer : plan.arena_buffers) buffers.push_back(arena.data() + buffer.offset);
+  std::atomic<bool> found_nan = false;
+  const Memory memory{buffers.data(), &found_nan};
+  for (const Plan::PlannedStep& planned : plan.steps) {
+    std::byte* scratch = planned.scratch_buffer < 0 ? nullptr : buffers[static_cast<size_t>(planned.scratch_buffer)];
+    const auto body = [&](Range items, int worker) { planned.step.run(memory, items, scratch + worker * planned.scratch_stride); };
+    ThreadPool::shared().parallel_for(planned.step.items, planned.threads, std::ref(body));
+    if (found_nan) {
+      const ir::Node& node = graph.nodes[planned.node];
+      fail("run: input '{}' must not hold NaN, got one where node '{}' quantizes it", graph.values[static_cast<size_t>(node.inputs[0])].name,
+           node.name);
+    }
+  }
+}
+
+}  // namespace qstep::engine
