@@ -44,6 +44,13 @@ std::vector<int64_t> convolution_padding(IntArrayRef padding) {
   return symmetric(padding) ? std::vector<int64_t>{padding[0], padding[1]} : std::vector<int64_t>{0, 0};
 }
 
+// torch.compile traces with sizes that have no value yet; what they must be is checked when they have.
+bool sizes_unknown(const Tensor& x, const Tensor& weight) {
+  return x.unsafeGetTensorImpl()->has_symbolic_sizes_strides() || weight.unsafeGetTensorImpl()->has_symbolic_sizes_strides();
+}
+
+Tensor rows_of(const Tensor& t) { return t.dim() == 1 ? t.unsqueeze(0) : t.flatten(0, -2); }
+
 void check_layer(const char* op, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& input_scale,
                  const Tensor& weight_scale) {
   require(x.is_floating_point() && weight.is_floating_point(), "{}: x and weight must be floating point, got {} and {}", op,
@@ -53,6 +60,7 @@ void check_layer(const char* op, const Tensor& x, const Tensor& weight, const st
   require(x.device() == weight.device() && x.device() == input_scale.device() && x.device() == weight_scale.device(),
           "{}: x, weight and scales must be on one device, got {}, {}, {} and {}", op, x.device().str(), weight.device().str(),
           input_scale.device().str(), weight_scale.device().str());
+  if (sizes_unknown(x, weight)) return;
   require(input_scale.numel() == 1, "{}: input_scale must have one element, got {}", op, input_scale.numel());
   require(weight_scale.numel() == 1 || weight_scale.numel() == weight.size(0),
           "{}: weight_scale must have 1 or {} elements, got {}", op, weight.size(0), weight_scale.numel());
@@ -68,8 +76,8 @@ Tensor conv2d_forward(const Tensor& x, const Tensor& weight, const std::optional
   require(stride.size() == 2 && padding.size() == 4 && dilation.size() == 2,
           "conv2d: stride and dilation have 2 entries and padding 4 (top, left, bottom, right), got {}, {} and {}", stride.size(),
           dilation.size(), padding.size());
-  require(groups > 0 && x.size(1) == weight.size(1) * groups, "conv2d: x has {} channels, the weight takes {} in {} groups", x.size(1),
-          weight.size(1) * groups, groups);
+  require(sizes_unknown(x, weight) || (groups > 0 && x.size(1) == weight.size(1) * groups), "conv2d: x has {} channels, the weight takes {} in {} groups",
+          sizes_unknown(x, weight) ? 0 : x.size(1), sizes_unknown(x, weight) ? 0 : weight.size(1) * groups, groups);
   const Tensor scale_x = input_scale.to(x.dtype()).reshape({});
   const Tensor scale_w = per_channel(weight_scale.to(x.dtype()), 4);
   Tensor sums = at::convolution(padded(codes_of(centered(x, input_residual), scale_x), padding), codes_of(weight, scale_w), {}, stride,
@@ -80,9 +88,10 @@ Tensor conv2d_forward(const Tensor& x, const Tensor& weight, const std::optional
 Tensor linear_forward(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& input_scale,
                       const std::optional<Tensor>& input_residual, const Tensor& weight_scale) {
   check_layer("linear", x, weight, bias, input_scale, weight_scale);
-  require(weight.dim() == 2 && x.dim() >= 1 && x.size(-1) == weight.size(1),
-          "linear: x must end in {} features, got {} dimensions ending in {}", weight.dim() == 2 ? weight.size(1) : -1, x.dim(),
-          x.dim() > 0 ? x.size(-1) : 0);
+  require(weight.dim() == 2 && x.dim() >= 1, "linear: x must have a dimension and weight 2, got {} and {}", x.dim(), weight.dim());
+  if (!sizes_unknown(x, weight)) {
+    require(x.size(-1) == weight.size(1), "linear: x must end in {} features, got {}", weight.size(1), x.size(-1));
+  }
   const Tensor scale_x = input_scale.to(x.dtype()).reshape({});
   const Tensor scale_w = per_channel(weight_scale.to(x.dtype()), 2);
   Tensor sums = at::matmul(codes_of(centered(x, input_residual), scale_x), codes_of(weight, scale_w).t());
@@ -126,13 +135,15 @@ struct Conv2dFunction : torch::autograd::Function<Conv2dFunction> {
     const std::vector<int64_t> padding = ctx->saved_data["padding"].toIntVector();
     const bool bias_grad = ctx->needs_input_grad(2);
     const Tensor x = padded(centered(saved[0], residual), padding);
-    const at::OptionalIntArrayRef bias_sizes = bias_grad ? at::OptionalIntArrayRef(saved[1].sizes().slice(0, 1)) : std::nullopt;
-    auto [grad_x, grad_weight, grad_bias] = at::convolution_backward(
-        grads[0], x, saved[1], bias_sizes, ctx->saved_data["stride"].toIntVector(), convolution_padding(padding),
-        ctx->saved_data["dilation"].toIntVector(), false, {0, 0}, ctx->saved_data["groups"].toInt(),
+    const c10::SymDimVector bias_size{saved[1].sym_size(0)};
+    const at::OptionalSymIntArrayRef bias_sizes = bias_grad ? at::OptionalSymIntArrayRef(bias_size) : std::nullopt;
+    const auto symbolic = [](const std::vector<int64_t>& v) { return c10::SymDimVector(v.begin(), v.end()); };
+    auto [grad_x, grad_weight, grad_bias] = at::convolution_backward_symint(
+        grads[0], x, saved[1], bias_sizes, symbolic(ctx->saved_data["stride"].toIntVector()), symbolic(convolution_padding(padding)),
+        symbolic(ctx->saved_data["dilation"].toIntVector()), false, symbolic({0, 0}), ctx->saved_data["groups"].toInt(),
         {ctx->needs_input_grad(0), ctx->needs_input_grad(1), bias_grad});
     if (grad_x.defined() && !symmetric(padding)) {
-      grad_x = grad_x.narrow(2, padding[0], saved[0].size(2)).narrow(3, padding[1], saved[0].size(3));
+      grad_x = grad_x.narrow_symint(2, padding[0], saved[0].sym_size(2)).narrow_symint(3, padding[1], saved[0].sym_size(3));
     }
     return {grad_x, grad_weight, grad_bias, {}, {}, {}, {}, {}, {}, {}};
   }
@@ -149,12 +160,12 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const variable_list saved = ctx->get_saved_variables();
     const std::optional<Tensor> residual = saved[2].defined() ? std::optional(saved[2]) : std::nullopt;
-    const Tensor rows = grads[0].reshape({-1, grads[0].size(-1)});
+    const Tensor rows = rows_of(grads[0]);
     Tensor grad_x;
     Tensor grad_weight;
     Tensor grad_bias;
     if (ctx->needs_input_grad(0)) grad_x = at::matmul(grads[0], saved[1]);
-    if (ctx->needs_input_grad(1)) grad_weight = rows.t().matmul(centered(saved[0], residual).reshape({-1, saved[0].size(-1)}));
+    if (ctx->needs_input_grad(1)) grad_weight = rows.t().matmul(rows_of(centered(saved[0], residual)));
     if (ctx->needs_input_grad(2)) grad_bias = rows.sum(0);
     return {grad_x, grad_weight, grad_bias, {}, {}, {}};
   }

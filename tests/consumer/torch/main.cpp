@@ -60,7 +60,7 @@ int run(const char* path) {
   net->eval();
   const torch::NoGradGuard no_grad;
   const double accuracy = net->forward(x).argmax(1).eq(y).to(torch::kFloat).mean().item<double>();
-  std::printf("accuracy %.3f, differing codes %lld of %lld in %zu layers\n", accuracy, static_cast<long long>(result.differing_codes()),
+  std::printf("accuracy %.3f, %lld differing codes of %lld in %zu layers\n", accuracy, static_cast<long long>(result.differing_codes()),
               static_cast<long long>(result.total_codes()), result.layers.size());
   qstep::ir::save(graph, path);
   return accuracy > 0.9 && result.differing_codes() == 0 && result.layers.size() == 3 ? 0 : 1;
