@@ -141,7 +141,7 @@ TEST(Gemm, AccumulatorsBeyondTheDoubleBoundTakeTheIntegerEpilogue) {
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
   LayerCase layer(product(4, 20, 64), {8, 8}, Pattern::random, random);
-  for (int32_t& bias : layer.bias) bias = static_cast<int32_t>(random() % 4000000001U) - 2000000000;
+  for (int32_t& bias : layer.bias) bias = std::uniform_int_distribution<int32_t>(-2000000000, 2000000000)(random);
   layer.judge();
   expect_exact(layer, 1, random);
 }
