@@ -359,12 +359,16 @@ class Maker {
 ir::Graph random_graph(std::mt19937_64& random, int nodes) { return Maker(random, nodes).make(); }
 
 std::vector<ir::Shape> input_shapes(const ir::Graph& graph, int64_t batch) {
-  std::vector<ir::Shape> shapes;
-  for (const ir::ValueId id : graph.inputs) {
-    shapes.push_back(graph.values[static_cast<size_t>(id)].shape);
-    shapes.back()[0] = batch;
+  std::vector<ir::Shape> made;
+  for (const ir::ValueId id : graph.inputs) made.push_back(graph.values[static_cast<size_t>(id)].shape);
+  std::vector<ir::Shape> shapes = made;
+  for (ir::Shape& shape : shapes) shape[0] = batch;
+  try {
+    ir::infer_shapes(graph, shapes);
+    return shapes;
+  } catch (const Error&) {
+    return made;
   }
-  return shapes;
 }
 
 }  // namespace qstep::test

@@ -63,7 +63,9 @@ bool survives(const Bytes& file) {
   try {
     const Graph graph = from_bytes(file);
     validate(graph);
-    infer_shapes(graph, input_shapes(graph, 1));
+    std::vector<Shape> shapes;
+    for (const ValueId id : graph.inputs) shapes.push_back(graph.values[static_cast<size_t>(id)].shape);
+    infer_shapes(graph, shapes);
   } catch (const Error& error) {
     refused = true;
     EXPECT_LT(std::strlen(error.what()), 3000U);
