@@ -1,8 +1,7 @@
 # Everything that qstep uses and does not contain. Nothing is vendored and nothing is downloaded: libraries come from the
 # system's packages, torch (with the pybind11 and fmt that it was built with) from the Python environment or from CMAKE_PREFIX_PATH.
 find_package(Threads REQUIRED)
-find_package(fmt REQUIRED)  # used header-only
-
+find_package(fmt REQUIRED)
 find_package(nlohmann_json 3.9 REQUIRED)
 
 if(QSTEP_TESTS)

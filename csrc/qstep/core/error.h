@@ -7,7 +7,8 @@
 #include <string>
 #include <utility>
 
-#ifndef FMT_HEADER_ONLY
+// Where the build links fmt's library, its headers compile in half a second instead of three.
+#if !defined(FMT_HEADER_ONLY) && !defined(FMT_SHARED)
 #define FMT_HEADER_ONLY
 #endif
 #include <fmt/format.h>
