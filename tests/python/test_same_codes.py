@@ -146,7 +146,7 @@ def test_compare_names_the_layer_with_a_planted_error() -> None:
     net = qstep.convert(model)
     assert qstep.compare(model, net, x).first_differing_layer is None
     with torch.no_grad():
-        model.blocks[4].conv2.weight.data[3] += 0.5  # .data: the version counter does not move
+        model.get_submodule("blocks.4.conv2").weight.data[3] += 0.5  # .data: the version counter does not move
     result = qstep.compare(model, net, x, isolate=True)
     assert [layer.name for layer in result.layers if layer.differing] == ["blocks.4.conv2"]
     assert qstep.compare(model, net, x).first_differing_layer == "blocks.4.conv2"
