@@ -308,6 +308,7 @@ class _Preparation:
         path = self.free_name(f"{node.name}_quantizer")
         layer = qnn.Quantize(self.output_quantizer(node, path, nonnegative=False))
         layer.path = path
+        layer.policy = self.config.requantization
         self.root.add_module(path, layer)
         with self.graph.inserting_after(node):
             call = self.graph.call_module(path, (node,))
