@@ -54,7 +54,7 @@ std::vector<Requantized> requantizations(const LayerCase& layer) {
     gemmlowp.multipliers.push_back(core::gemmlowp_multiplier(channel_factor));
   }
   const auto shift = static_cast<int32_t>(std::lround(-std::log2(factor)));
-  return {per_channel, gemmlowp, {"exact", RequantPolicy::exact, {core::exact_multiplier(factor)}, 0, 0, 15},
+  return {per_channel, gemmlowp, {"exact", RequantPolicy::exact, {core::exact_multiplier(factor)}, 0, 2, 15},
           {"shift", RequantPolicy::shift, {{1, shift}}, 128, 0, 255}};
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/layer_case.h"
+#include "oracle/requantize.h"
 #include "qstep/core/error.h"
 #include "qstep/kernels/gemm/panel_gemm.h"
 
@@ -136,14 +137,57 @@ TEST(Gemm, PartialSumsMayWrapWhereTheAccumulatorFits) {
   expect_exact(layer, 1, random);
 }
 
-TEST(Gemm, AccumulatorsBeyondTheDoubleBoundTakeTheIntegerEpilogue) {
-  const unsigned seed = 20260205;
-  SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
-  LayerCase layer(product(4, 20, 64), {8, 8}, Pattern::random, random);
-  for (int32_t& bias : layer.bias) bias = std::uniform_int_distribution<int32_t>(-2000000000, 2000000000)(random);
-  layer.judge();
-  expect_exact(layer, 1, random);
+/// An accumulator whose product with `multiplier` (odd) lies one unit from a tie of the division by 2^48; 0 where none fits int32.
+int32_t next_to_a_tie(int64_t multiplier, int64_t unit) {
+  uint64_t inverse = 1;  // of the multiplier, modulo 2^48, by Newton's iteration
+  for (int i = 0; i < 6; ++i) inverse *= 2 - static_cast<uint64_t>(multiplier) * inverse;
+  const uint64_t modulus = uint64_t{1} << 48;
+  const uint64_t accumulator = ((modulus / 2 + static_cast<uint64_t>(unit)) * inverse) % modulus;
+  return accumulator <= INT32_MAX ? static_cast<int32_t>(accumulator) : 0;
+}
+
+TEST(Gemm, NextToATieThatDoublesWouldHit) {
+  std::mt19937 random(1);
+  std::vector<int32_t> accumulators;
+  std::vector<core::Multiplier> multipliers;
+  for (int32_t multiplier = (1 << 23) + 1; multiplier < (1 << 24); multiplier += 2) {
+    for (const int unit : {-1, 1}) {
+      if (const int32_t accumulator = next_to_a_tie(multiplier, unit); accumulator != 0) {
+        accumulators.push_back(accumulator);
+        multipliers.push_back({multiplier, 48});
+      }
+    }
+  }
+  ASSERT_GT(accumulators.size(), 20U);
+  const auto channels = static_cast<int64_t>(accumulators.size());
+  const std::vector<int16_t> weights(accumulators.size(), 0);  // the accumulators are the biases
+  const GemmProblem problem{.depth = 1, .columns = channels, .weights = weights, .bias = accumulators, .requantization = {.multipliers = multipliers}};
+  const uint8_t input = 0;
+  for (const GemmKernel& kernel : gemm_kernels()) {
+    if (!is_supported(kernel.isa)) continue;
+    const auto packed = kernel.pack(problem);
+    AlignedVector<std::byte> scratch(packed->scratch_bytes(1));
+    std::vector<uint8_t> codes(accumulators.size());
+    packed->run({.input = &input, .rows = 1, .input_stride = 1, .output = {codes.data(), nullptr}, .output_stride = channels},
+                {0, packed->work_items(1)}, scratch.data());
+    for (size_t c = 0; c < codes.size(); ++c) {
+      ASSERT_TRUE(codes[c] == oracle::requantize(accumulators[c], multipliers[c], core::RequantPolicy::exact))
+          << kernel.name << ": " << accumulators[c] << " * " << multipliers[c].multiplier << " >> 48";
+    }
+  }
+}
+
+TEST(Gemm, FewBitsRunOnNarrowSums) {
+  if (!is_supported(Isa::avx2)) GTEST_SKIP() << "this CPU has no AVX2";
+  std::mt19937 random(20260208);
+  const auto chosen = [&](Widths widths, Pattern pattern) {
+    return choose_gemm(LayerCase(product(1, 40, 2304), widths, pattern, random).gemm(), Isa::avx2).name;
+  };
+  for (const Widths widths : {Widths{2, 2}, Widths{4, 4}, Widths{8, 4}, Widths{8, 5}, Widths{6, 6}}) {
+    EXPECT_EQ(chosen(widths, Pattern::random), "gemm_avx2_maddubs16") << "A" << widths.activation << "W" << widths.weight;
+  }
+  EXPECT_EQ(chosen({8, 8}, Pattern::pairs), "gemm_avx2_madd16") << "one step may saturate";
+  EXPECT_EQ(chosen({8, 7}, Pattern::pairs), "gemm_avx2_madd16") << "windows of one step";
 }
 
 TEST(Gemm, EmptyInput) {

@@ -190,16 +190,28 @@ TEST(AvgPool2d, Adaptive) {
   }
 }
 
-TEST(AvgPool2d, WhereDoublesWouldNotDo) {
+TEST(AvgPool2d, SmallFactors) {
   std::mt19937 random(20260227);
-  for (const double factor : {0x1p-20, 0x1p-30}) {  // shifts of 43 and 53: n << shift beyond 2^44
+  for (const double factor : {0x1p-10, 0x1p-20, 0x1p-30}) {
     AvgPool2dProblem problem = scaled(factor, 17.5);
     problem.window.kernel[0] = 3;
     check_average(Images(1, 19, 6, 5, random), problem, 4, 5);
   }
-  AvgPool2dProblem large = scaled(1.0, 0.0);
-  large.constant = (int64_t{1} << 58) + 12345;
-  check_average(Images(1, 19, 6, 5, random), large, 6, 5);
+}
+
+TEST(AvgPool2d, NextToATieThatDoublesWouldHit) {
+  std::mt19937 random(1);
+  for (const int shift : {24, 40, 45, 50, 52}) {
+    for (const int code : {0, 3, 100, 101, 254}) {
+      for (const int nudge : {-1, 0, 1}) {
+        // Inputs of zero: the code is that of constant / 2^shift, half a step plus or minus 2^-shift.
+        AvgPool2dProblem problem{.multiplier = 1, .constant = (int64_t{2 * code + 1} << (shift - 1)) + nudge, .shift = shift};
+        problem.window.kernel[0] = 3;
+        check_average(Images(1, 19, 3, 2, random, 0), problem, 1, 2);
+        ASSERT_FALSE(HasFatalFailure()) << "shift " << shift << ", code " << code << ", nudge " << nudge;
+      }
+    }
+  }
 }
 
 TEST(AvgPool2d, ClampsAreKept) {

@@ -67,12 +67,12 @@ struct Average {
   }
 };
 
-/// True where doubles give the defined result (docs/numerics.md): every integer below 2^53, and quotients too coarse to fall
-/// on a tie by their rounding.
+/// True where doubles give the defined result: all integers are exact, and a quotient of numerators below 2^52 that is not a
+/// tie cannot become one by its rounding (docs/numerics.md).
 bool is_exact_in_double(const AvgPool2dProblem& p, int64_t taps, int64_t divisor) {
-  const double centred = 255.0 * static_cast<double>(taps);
-  const double largest = centred * std::abs(p.multiplier) + static_cast<double>(divisor) * std::fabs(static_cast<double>(p.constant));
-  return centred < 0x1p31 && largest < 0x1p52 && std::ldexp(static_cast<double>(divisor), p.shift) < 0x1p44;
+  const double largest_sum = 255.0 * static_cast<double>(taps);
+  const double numerator = largest_sum * std::abs(p.multiplier) + static_cast<double>(divisor) * std::fabs(static_cast<double>(p.constant));
+  return largest_sum < 0x1p31 && numerator < 0x1p52;
 }
 
 void average_of_channels(const AvgPool2dProblem& p, const WindowView& window, int64_t divisor, int64_t channels, uint8_t* output) {
