@@ -11,6 +11,7 @@ install(EXPORT qstepEngineTargets NAMESPACE qstep:: DESTINATION ${package_dir})
 
 if(QSTEP_TORCH)
   list(APPEND headers_of methods nn graph)
+  install(FILES ${PROJECT_SOURCE_DIR}/csrc/qstep/qstep.h DESTINATION include/qstep)
   install(TARGETS qstep_torch EXPORT qstepTorchTargets LIBRARY DESTINATION lib)
   # Beside torch in one Python environment; elsewhere the consumer's own run path leads to torch.
   set_target_properties(qstep_torch PROPERTIES EXPORT_NAME torch INSTALL_RPATH "$ORIGIN;$ORIGIN/../../torch/lib")
