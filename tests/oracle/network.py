@@ -27,6 +27,7 @@ from qstep import nn as qnn
 from qstep import quantizers
 
 Codes = NDArray[np.int64]
+LARGEST_BIAS = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,17 @@ def correlate(x: Codes, weight: Codes, layer: qnn.Conv2d, padding_value: int) ->
     return (rows @ columns).reshape(len(weight), n, height, width).swapaxes(0, 1).astype(np.int64)
 
 
+def countable(unit: Fraction, bias: Fraction, weight: Codes) -> tuple[Fraction, Codes]:
+    """Where batch norm all but switches a channel off, its bias may need more units than an accumulator holds: the channel then counts in coarser
+    ones, 2^28 to the bias, and its weights are rounded to them."""
+    if abs(bias) < LARGEST_BIAS * abs(unit):
+        return unit, weight
+    if bias == 0:
+        return Fraction(1), np.zeros_like(weight)
+    coarser = abs(bias) / LARGEST_BIAS * (-1 if unit < 0 else 1)
+    return coarser, np.array([round(int(w) * unit / coarser) for w in weight.flat], np.int64).reshape(weight.shape)
+
+
 def affine(layer: qnn.AffineLayer, x: Codes, *, rules: Rules) -> Codes:
     """sum (q_x - zero_code) * (q_w - zero_point) + bias, then the next grid; accumulators where there is none."""
     (grid,) = map(activation_grid, layer._inputs)
@@ -202,16 +214,17 @@ def affine(layer: qnn.AffineLayer, x: Codes, *, rules: Rules) -> Codes:
         factor = np.ones_like(factor)
     weight, weight_scale = quantized_weight(layer.weight_quantizer, real_weight)
 
-    units = [exact(grid.scale) * s * exact(f) for s, f in zip(weight_scale, factor, strict=True)]
-    weight_sums = weight.reshape(len(weight), -1).sum(1)
-    bias = []
-    for channel, unit in enumerate(units):
+    units, biases = [], []
+    for channel in range(len(weight)):
+        scale = exact(factor[channel]) * weight_scale[channel]
         real = exact(shift[channel])
         if rules.residue:
-            real += grid.residual * exact(factor[channel]) * weight_scale[channel] * int(weight_sums[channel])
+            real += grid.residual * scale * int(weight[channel].sum())
         if target is not None:
             real -= exact(target.offset)
-        bias.append(round_fraction(real / unit, rules))
+        unit, weight[channel] = countable(exact(grid.scale) * scale, real, weight[channel])
+        units.append(unit)
+        biases.append(round_fraction(real / unit, rules))
 
     centered = x - grid.zero_code
     if isinstance(layer, qnn.Conv2d):
@@ -220,7 +233,7 @@ def affine(layer: qnn.AffineLayer, x: Codes, *, rules: Rules) -> Codes:
     else:
         sums = (centered.astype(np.float64) @ weight.T.astype(np.float64)).astype(np.int64)
         per_channel = (-1,)
-    accumulators = sums + np.array(bias, np.int64).reshape(per_channel)
+    accumulators = sums + np.array(biases, np.int64).reshape(per_channel)
     assert np.abs(accumulators).max(initial=0) < 2**31
     if target is None:
         return accumulators
