@@ -22,8 +22,8 @@ LAYERS: dict[str, set[str]] = {
     "graph": {"core", "kernels", "ir", "engine", "methods", "nn", "torch"},
     "bindings": {"core", "kernels", "ir", "engine", "methods", "nn", "optim", "graph", "torch", "pybind11"},
 }
-# The umbrella headers beside the layers may include every layer.
-UMBRELLA = set(LAYERS) | {"torch"}
+# The umbrella headers beside the layers may include every layer and each other.
+UMBRELLA = set(LAYERS) | {"umbrella", "torch"}
 # The library that an include path belongs to. The rest (standard library, CUDA, intrinsics) is free.
 LIBRARIES = {
     "torch": "torch",

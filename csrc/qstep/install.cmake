@@ -24,6 +24,7 @@ if(TARGET qstep_python)
   install(TARGETS qstep_python LIBRARY DESTINATION . COMPONENT python EXCLUDE_FROM_ALL)
 endif()
 
+install(FILES ${PROJECT_SOURCE_DIR}/csrc/qstep/engine.h DESTINATION include/qstep)
 foreach(layer ${headers_of})
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/csrc/qstep/${layer} DESTINATION include/qstep FILES_MATCHING PATTERN "*.h")
 endforeach()
