@@ -1,6 +1,5 @@
 // Runs a checkpoint on zeros, without torch, and prints a checksum of the codes of every layer:  consumer FILE
-#include <qstep/engine/network.h>
-#include <qstep/ir/checkpoint.h>
+#include <qstep/engine.h>
 
 #include <cstdint>
 #include <cstdio>
