@@ -75,7 +75,8 @@ class IntegerNetwork {
   /// Bytes of the arena that a run with these shapes needs: activations and scratch.
   int64_t arena_bytes(const std::vector<ir::Shape>& input_shapes) const;
 
-  /// Name of the kernel that runs a node: a row of a kernel table, or "view" or "copy" where codes are only moved.
+  /// Name of the kernel that runs a node: a row of a kernel table, or "view" or "copy" where codes are only moved (a reshape is a view
+  /// unless its codes lie in another order).
   std::string_view kernel_name(size_t node) const;
 
   /// Bytes of a node's weights as its kernel wants them.
