@@ -9,61 +9,90 @@
 namespace qstep::methods::lsq_plus {
 namespace {
 
-/// The least error seen so far and where; counts evaluations.
+struct Candidate {
+  ScaleAndOffset grid;
+  double error = std::numeric_limits<double>::infinity();
+};
+
+/// Evaluates grids on the sample and counts how often.
 class Search {
  public:
   Search(const std::vector<float>& sample, int32_t quant_min, int32_t quant_max)
       : sample_(sample), quant_min_(quant_min), quant_max_(quant_max) {}
 
-  void try_grid(double scale, double offset) {
-    const auto used = ScaleAndOffset{static_cast<float>(scale), static_cast<float>(offset)};
-    if (!(used.scale >= std::numeric_limits<float>::min()) || !std::isfinite(used.scale)) return;
+  int evaluations() const { return evaluations_; }
+  double low(const Candidate& candidate) const { return value_of(candidate, quant_min_); }
+  double high(const Candidate& candidate) const { return value_of(candidate, quant_max_); }
+
+  /// Replaces `best` by the grid where that is better.
+  void try_grid(double scale, double offset, Candidate& best) {
+    const ScaleAndOffset tried{static_cast<float>(scale), static_cast<float>(offset)};
+    if (!(tried.scale >= std::numeric_limits<float>::min()) || !std::isfinite(tried.scale)) return;
     evaluations_ += 1;
-    const Grid<float> grid{used.scale, used.offset, static_cast<float>(quant_min_), static_cast<float>(quant_max_)};
+    const Grid<float> grid{tried.scale, tried.offset, static_cast<float>(quant_min_), static_cast<float>(quant_max_)};
     const double error = sum_squared_error(sample_.data(), static_cast<int64_t>(sample_.size()), grid);
-    if (error < least_error_) {
-      least_error_ = error;
-      best_ = used;
-    }
+    if (error < best.error) best = {tried, error};
   }
 
-  /// The grid whose first code stands for low and whose last code stands for high.
-  void try_span(double low, double high) {
+  /// The same for the grid whose first code stands for low and whose last code stands for high.
+  void try_span(double low, double high, Candidate& best) {
     const double scale = (high - low) / (quant_max_ - quant_min_);
-    try_grid(scale, low - quant_min_ * scale);
+    try_grid(scale, low - quant_min_ * scale, best);
   }
-
-  bool has_room_for(int evaluations) const { return evaluations_ + evaluations <= max_evaluations; }
-  ScaleAndOffset best() const { return best_; }
-  double best_low() const { return static_cast<double>(best_.offset) + quant_min_ * static_cast<double>(best_.scale); }
-  double best_high() const { return static_cast<double>(best_.offset) + quant_max_ * static_cast<double>(best_.scale); }
-  double least_error() const { return least_error_; }
 
  private:
+  static double value_of(const Candidate& candidate, int32_t code) {
+    return static_cast<double>(candidate.grid.offset) + code * static_cast<double>(candidate.grid.scale);
+  }
+
   const std::vector<float>& sample_;
   int32_t quant_min_;
   int32_t quant_max_;
   int evaluations_ = 0;
-  double least_error_ = std::numeric_limits<double>::infinity();
-  ScaleAndOffset best_;
 };
 
-/// Scale alone: 96 scales from 1.1 to 0.02 times that of the whole range, then steps around the best.
-void search_scale(Search& search, double whole_range_scale) {
+/// Scale alone: 96 scales from 1.1 to 0.02 times that of the whole range, 65 closely around the best (with many codes and few
+/// values the error is a jagged function of the scale), then steps.
+Candidate search_scale(Search& search, double whole_range_scale) {
+  Candidate best;
+  search.try_grid(whole_range_scale, 0.0, best);  // exactly: the largest value may be a frequent one, the 6 of a ReLU6
   double scale = 1.1 * whole_range_scale;
-  for (int i = 0; i < 96; ++i, scale *= 0.96) search.try_grid(scale, 0.0);
-  for (double step = 0.03; search.has_room_for(2);) {
-    const double error = search.least_error();
-    const auto center = static_cast<double>(search.best().scale);
-    search.try_grid(center * (1.0 + step), 0.0);
-    search.try_grid(center * (1.0 - step), 0.0);
-    if (search.least_error() == error) step /= 2;
+  for (int i = 0; i < 96; ++i, scale *= 0.96) search.try_grid(scale, 0.0, best);
+  const auto coarse = static_cast<double>(best.grid.scale);
+  for (int i = -32; i <= 32; ++i) search.try_grid(coarse * (1.0 + i * (0.04 / 32)), 0.0, best);
+  for (double step = 0.04 / 64; search.evaluations() + 2 <= max_evaluations;) {
+    const double error = best.error;
+    const auto center = static_cast<double>(best.grid.scale);
+    search.try_grid(center * (1.0 + step), 0.0, best);
+    search.try_grid(center * (1.0 - step), 0.0, best);
+    if (best.error == error) step /= 2;
   }
+  return best;
 }
 
-/// Both ends of the grid: pairs of quantiles, which is where few bits clip, then steps of one end or of both.
-void search_span(Search& search, const std::vector<float>& sorted) {
-  constexpr double tails[] = {0.0, 0.0005, 0.002, 0.008, 0.02, 0.04, 0.07, 0.1, 0.14, 0.2};
+/// Moves one end of the span or both, by steps that halve when none helps, until `last_evaluation`.
+Candidate descend(Search& search, Candidate best, int last_evaluation) {
+  double step = 0.06 * (search.high(best) - search.low(best));
+  while (search.evaluations() + 6 <= last_evaluation && step > 0.0) {
+    const double error = best.error;
+    const double low = search.low(best);
+    const double high = search.high(best);
+    search.try_span(low + step, high, best);
+    search.try_span(low - step, high, best);
+    search.try_span(low, high + step, best);
+    search.try_span(low, high - step, best);
+    search.try_span(low + step, high + step, best);
+    search.try_span(low - step, high - step, best);
+    if (best.error == error) step /= 2;
+  }
+  return best;
+}
+
+/// Both ends of the grid. First pairs of quantiles, as few values should be clipped, and wide grids with a code at the median, for
+/// most values in one place and a few far out. Then descent from the best, and from half a code beside it: with few codes, a code
+/// at the middle of the values and a middle between two codes are valleys apart. A shift by one code gives back a wasted one.
+Candidate search_span(Search& search, const std::vector<float>& sorted, int32_t steps) {
+  constexpr double tails[] = {0.0, 0.0005, 0.003, 0.012, 0.03, 0.06, 0.1, 0.17};
   const size_t last = sorted.size() - 1;
   std::vector<float> lows;
   std::vector<float> highs;
@@ -72,24 +101,36 @@ void search_span(Search& search, const std::vector<float>& sorted) {
     if (lows.empty() || sorted[rank] != lows.back()) lows.push_back(sorted[rank]);
     if (highs.empty() || sorted[last - rank] != highs.back()) highs.push_back(sorted[last - rank]);
   }
+  Candidate best;
   for (const double low : lows) {
     for (const double high : highs) {
-      if (low < high) search.try_span(low, high);
+      if (low < high) search.try_span(low, high, best);
     }
   }
-  for (double step = 0.06 * (search.best_high() - search.best_low()); search.has_room_for(6);) {
-    const double error = search.least_error();
-    const double low = search.best_low();
-    const double high = search.best_high();
-    search.try_span(low + step, high);
-    search.try_span(low - step, high);
-    search.try_span(low, high + step);
-    search.try_span(low, high - step);
-    search.try_span(low + step, high + step);
-    search.try_span(low - step, high - step);
-    if (search.least_error() == error) step /= 2;
-    if (!(step > 0.0)) break;
+  const double min = sorted.front();
+  const double max = sorted.back();
+  const double median = sorted[last / 2];
+  for (double width = 1.1 * (max - min); width > 0.2 * (max - min); width *= 0.8) {
+    const double scale = width / steps;
+    const double from_min = median - std::round((median - min) / scale) * scale;
+    const double to_max = median + std::round((max - median) / scale) * scale;
+    search.try_span(from_min, from_min + width, best);
+    search.try_span(to_max - width, to_max, best);
   }
+  best = descend(search, best, search.evaluations() + 48);
+  const double code = best.grid.scale;
+  const double low = search.low(best);
+  const double high = search.high(best);
+  Candidate beside;
+  for (const double growth : {-code / 4, 0.0, code / 4}) {
+    search.try_span(low + code / 2 - growth, high + code / 2 + growth, beside);
+    search.try_span(low - code / 2 - growth, high - code / 2 + growth, beside);
+  }
+  search.try_span(low + code, high + code, best);
+  search.try_span(low - code, high - code, best);
+  beside = descend(search, beside, (search.evaluations() + max_evaluations) / 2);
+  best = descend(search, best, max_evaluations);
+  return beside.error < best.error ? beside : best;
 }
 
 }  // namespace
@@ -113,12 +154,7 @@ ScaleAndOffset least_error_grid(std::vector<float> sample, int32_t quant_min, in
   const ScaleAndOffset whole_range = min_max_grid(sample.front(), sample.back(), quant_min, quant_max, learn_offset);
   if (sample.front() == sample.back()) return whole_range;
   Search search(sample, quant_min, quant_max);
-  if (learn_offset) {
-    search_span(search, sample);
-  } else {
-    search_scale(search, whole_range.scale);
-  }
-  return search.best();
+  return (learn_offset ? search_span(search, sample, quant_max - quant_min) : search_scale(search, whole_range.scale)).grid;
 }
 
 std::vector<int64_t> sample_positions(int64_t n) {
