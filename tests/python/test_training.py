@@ -1,0 +1,192 @@
+"""Calibration, state, the phases of training, shared layers."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+import torch
+import torch.nn.functional as F
+from networks import ResNet20, settle
+from torch import nn
+
+import qstep
+from qstep.quantizers import ActivationQuantizer, IaoActivation
+
+X = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def prepared(config: qstep.QConfig, calibrate: bool = True) -> torch.fx.GraphModule:
+    torch.manual_seed(0)
+    model = qstep.prepare(settle(ResNet20(), X), config, example_inputs=(X,))
+    if calibrate:
+        qstep.calibrate(model, [(X, torch.zeros(4))], batches=3, progress=False)
+    return model
+
+
+CONFIGS = [
+    pytest.param(qstep.QConfig.lsq_plus(4, 4, per_channel=True), id="lsq_plus"),
+    pytest.param(qstep.QConfig.iao(8, 8), id="iao"),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_state_dict_loads_before_any_forward_pass(config: qstep.QConfig) -> None:
+    model = prepared(config)
+    stored = io.BytesIO()
+    torch.save(model.state_dict(), stored)
+    stored.seek(0)
+    fresh = prepared(config, calibrate=False)
+    fresh.load_state_dict(torch.load(stored))
+    for mode in (True, False):
+        assert torch.equal(fresh.train(mode)(X), model.train(mode)(X))
+    with torch.no_grad():
+        assert torch.equal(fresh(X), model(X))
+    assert len(set(model.state_dict())) == len(model.state_dict())
+    parameters = list(model.parameters())
+    assert len({id(p) for p in parameters}) == len(parameters)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_copies_are_independent(config: qstep.QConfig) -> None:
+    model = prepared(config).eval()
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        before = model(X)
+        for p in twin.parameters():
+            p.add_(0.01)
+        assert torch.equal(model(X), before)
+        assert not torch.equal(twin(X), before)
+    result = qstep.compare(twin, qstep.convert(twin), X)
+    assert result.differing_codes == 0
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_calibration_leaves_mode_and_batch_norm_alone(config: qstep.QConfig) -> None:
+    model = prepared(config, calibrate=False)
+    before = {k: v.clone() for k, v in model.state_dict().items() if "running" in k or k.endswith("weight")}
+    qstep.calibrate(model, [X], batches=1, progress=False)
+    assert model.training
+    after = model.state_dict()
+    assert all(torch.equal(after[k], v) for k, v in before.items())
+    assert all(q.ready and not q.calibrating for q in model.modules() if isinstance(q, ActivationQuantizer))
+
+
+def test_every_parameter_learns() -> None:
+    model = prepared(qstep.QConfig.lsq_plus(4, 4)).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    before = {k: v.detach().clone() for k, v in model.named_parameters()}
+    for _ in range(2):
+        optimizer.zero_grad()
+        F.cross_entropy(model(X), torch.arange(4)).backward()
+        optimizer.step()
+    still = [k for k, v in model.named_parameters() if torch.equal(v, before[k])]
+    assert all(k.endswith("offset") for k in still), "an offset moves only where values are clipped, everything else always"
+    assert len(still) < sum(k.endswith("offset") for k in before)
+
+
+def test_training_lowers_the_loss() -> None:
+    for config in (qstep.QConfig.lsq_plus(2, 2), qstep.QConfig.iao(4, 4)):
+        model = prepared(config).train()
+        optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+        losses = []
+        for _ in range(30):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(X), torch.arange(4))
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert losses[-1] < 0.3 * losses[0], losses
+
+
+def test_frozen_batch_norm_uses_and_keeps_moving_statistics() -> None:
+    for config in (qstep.QConfig.lsq_plus(4, 4), qstep.QConfig.iao()):
+        model = prepared(config).train()
+        qstep.freeze_batch_norm(model)
+        qstep.freeze_ranges(model)
+        statistics = {k: v.clone() for k, v in model.state_dict().items() if "running" in k}
+        trained = model(X)
+        model.eval()
+        assert torch.equal(trained, model(X)), "frozen training and eval() with gradients are one computation"
+        after = model.state_dict()
+        assert all(torch.equal(after[k], v) for k, v in statistics.items())
+        qstep.freeze_batch_norm(model, False)
+        model.train()(X)
+        assert not torch.equal(model.state_dict()["conv1.batch_norm.running_mean"], statistics["conv1.batch_norm.running_mean"])
+
+
+def test_iao_delay_and_moving_average() -> None:
+    model = prepared(qstep.QConfig.iao(8, 8, smoothing=0.75, delay=2)).train()
+    quantizer = model.get_submodule("x_quantizer").output_quantizer
+    assert isinstance(quantizer, IaoActivation)
+    low = quantizer.min.clone()
+    for step in range(4):
+        y = model.get_submodule("x_quantizer")(2 * X)
+        low = 0.75 * low + 0.25 * (2 * X).min()
+        assert torch.isclose(quantizer.min, low)
+        assert torch.equal(y, 2 * X) == (step < 2), f"step {step}"
+    resumed = prepared(qstep.QConfig.iao(8, 8, smoothing=0.75, delay=2), calibrate=False).train()
+    resumed.load_state_dict(model.state_dict())
+    assert not torch.equal(resumed.get_submodule("x_quantizer")(X), X), "the step count is part of the state"
+    model(X)  # delayed layers work on values that lie on no grid yet
+    quantizer.freeze()
+    frozen = quantizer.min.clone()
+    model(5 * X)
+    assert torch.equal(quantizer.min, frozen)
+
+
+class Shared(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.body = nn.Conv2d(6, 6, 3, padding=1, bias=False)
+        self.act = nn.ReLU()
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.act(self.stem(x))
+        for _ in range(3):
+            x = self.act(self.body(x) + x)
+        return self.head(x.mean((2, 3)))
+
+
+def test_shared_layers_keep_one_weight() -> None:
+    torch.manual_seed(2)
+    model = qstep.prepare(Shared(), qstep.QConfig.lsq_plus(4, 4), example_inputs=(X,))
+    qstep.calibrate(model, [X], batches=1, progress=False)
+    calls = [model.get_submodule(name) for name in ("body", "body_1", "body_2")]
+    assert all(c.weight is calls[0].weight and c.weight_quantizer is calls[0].weight_quantizer for c in calls)
+    assert len({id(c.output_quantizer) for c in calls}) == 3
+    model.train()(X).sum().backward()
+    net = qstep.convert(model)
+    assert qstep.compare(model, net, X).differing_codes == 0
+
+
+def test_dead_channels_convert() -> None:
+    """Batch norm's gamma is 0 or tiny in channels that training switched off."""
+    for config in (qstep.QConfig.lsq_plus(4, 4), qstep.QConfig.iao()):
+        model = prepared(config)
+        with torch.no_grad():
+            for layer in (m for m in model.modules() if isinstance(m, qstep.nn.Conv2d)):
+                layer.batch_norm.weight[0] = 0.0
+                layer.batch_norm.weight[1] = 1e-9
+                layer.batch_norm.weight[2] = -1e-12
+        result = qstep.compare(model, qstep.convert(model), X)
+        assert result.differing_codes == 0
+        model.train()
+        y = model(X)
+        y.sum().backward()
+        assert torch.isfinite(y).all()
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_summary_covers_every_operation() -> None:
+    model = prepared(qstep.QConfig.lsq_plus(4, 4))
+    rows = {row.layer: row for row in qstep.summary(model).rows}
+    assert rows["conv1"].bits == "W8A4" and "batch norm" in rows["conv1"].kind
+    assert rows["linear"].scale == "real-valued"
+    assert "0 in floating point" in str(qstep.summary(model))
+    net = qstep.convert(model)
+    assert {row.layer for row in qstep.summary(net).rows} >= set(rows) - {n for n, r in rows.items() if r.kind == "moves codes"}
+    assert all(row.kernel for row in qstep.summary(net).rows)
