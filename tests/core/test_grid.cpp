@@ -15,8 +15,8 @@ namespace {
 constexpr float infinity = std::numeric_limits<float>::infinity();
 constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
 
-/// The definition step by step in long double, each result rounded to float32. 64 bits are more than 2 * 24 + 2, so rounding
-/// twice gives the float32 operation exactly (Figueroa, 1995).
+/// The definition step by step in long double, each result rounded to float32. 64 bits are more than 2 * 24 + 2, so
+/// rounding twice gives the float32 operation exactly (Figueroa, 1995).
 int32_t quantize_oracle(float x, const Grid& grid) {
   const auto difference = static_cast<float>(static_cast<long double>(x) - static_cast<long double>(grid.offset));
   const auto quotient = static_cast<float>(static_cast<long double>(difference) / static_cast<long double>(grid.scale));
@@ -31,9 +31,9 @@ int32_t quantize_oracle(float x, const Grid& grid) {
 }
 
 std::vector<Grid> sample_grids() {
-  return {{1.0F, 0, 0.0F, 0, 255},      {0.1F, 128, 0.0F, 0, 255},     {0.037F, 0, 0.0F, -128, 127}, {3.7e-3F, 3, 0.0F, 0, 15},
-          {0.25F, 0, -0.61F, 0, 15},    {0.7F, 0, 0.3F, -2, 1},        {0.011F, 8, -0.4F, 0, 15},    {1e-30F, 0, 0.0F, 0, 255},
-          {1e30F, 7, 1e29F, 0, 255},    {0.5F, 255, 0.0F, 0, 255},     {1e-6F, 0, 5.0F, 0, 3}};
+  return {{1.0F, 0, 0.0F, 0, 255},   {0.1F, 128, 0.0F, 0, 255}, {0.037F, 0, 0.0F, -128, 127}, {3.7e-3F, 3, 0.0F, 0, 15},
+          {0.25F, 0, -0.61F, 0, 15}, {0.7F, 0, 0.3F, -2, 1},    {0.011F, 8, -0.4F, 0, 15},    {1e-30F, 0, 0.0F, 0, 255},
+          {1e30F, 7, 1e29F, 0, 255}, {0.5F, 255, 0.0F, 0, 255}, {1e-6F, 0, 5.0F, 0, 3}};
 }
 
 TEST(Quantize, TiesAndNeighboursOfEveryCode) {
@@ -77,19 +77,23 @@ TEST(Quantize, SpecialValues) {
 TEST(Dequantize, QuantizeGivesTheCodeBack) {
   for (const Grid& grid : sample_grids()) {
     if (grid.scale < 1e-5F) continue;  // beside its offset such a step is below float32
-    for (int32_t code = grid.quant_min; code <= grid.quant_max; ++code) ASSERT_EQ(quantize(dequantize(code, grid), grid), code);
+    for (int32_t code = grid.quant_min; code <= grid.quant_max; ++code) {
+      ASSERT_EQ(quantize(dequantize(code, grid), grid), code);
+    }
   }
 }
 
 TEST(ZeroCode, IsTheCodeNearestToZero) {
   for (const Grid& grid : sample_grids()) {
     const auto distance = [&](int32_t code) {
-      return std::fabs(static_cast<long double>(grid.scale) * (code - grid.zero_point) + static_cast<long double>(grid.offset));
+      return std::fabs(static_cast<long double>(grid.scale) * (code - grid.zero_point) +
+                       static_cast<long double>(grid.offset));
     };
     const int32_t zero = zero_code(grid);
     ASSERT_TRUE(grid.quant_min <= zero && zero <= grid.quant_max);
     for (int32_t code = grid.quant_min; code <= grid.quant_max; ++code) {
-      ASSERT_LE(distance(zero), distance(code)) << "scale " << grid.scale << ", offset " << grid.offset << ", code " << code;
+      ASSERT_LE(distance(zero), distance(code))
+          << "scale " << grid.scale << ", offset " << grid.offset << ", code " << code;
     }
   }
 }
@@ -106,9 +110,12 @@ TEST(Residual, CompletesTheCentredForm) {
   EXPECT_EQ(residual({0.1F, 77, 0.0F, 0, 255}), 0.0);
   for (const Grid& grid : sample_grids()) {
     for (int32_t code = grid.quant_min; code <= grid.quant_max; ++code) {
-      const long double real = static_cast<long double>(grid.scale) * (code - grid.zero_point) + static_cast<long double>(grid.offset);
-      const long double centred = static_cast<long double>(grid.scale) * (code - zero_code(grid)) + static_cast<long double>(residual(grid));
-      ASSERT_NEAR(static_cast<double>(real), static_cast<double>(centred), 1e-13 * (std::fabs(static_cast<double>(real)) + grid.scale * 512.0));
+      const long double real =
+          static_cast<long double>(grid.scale) * (code - grid.zero_point) + static_cast<long double>(grid.offset);
+      const long double centred =
+          static_cast<long double>(grid.scale) * (code - zero_code(grid)) + static_cast<long double>(residual(grid));
+      ASSERT_NEAR(static_cast<double>(real), static_cast<double>(centred),
+                  1e-13 * (std::fabs(static_cast<double>(real)) + grid.scale * 512.0));
     }
   }
 }
@@ -120,7 +127,9 @@ TEST(ToUnsigned, RenamesCodesAndMovesNoValue) {
     for (int32_t code = grid.quant_min; code <= grid.quant_max; ++code) {
       ASSERT_EQ(dequantize(code - grid.quant_min, renamed), dequantize(code, grid));
     }
-    for (float x = -3.0F; x < 3.0F; x += 0.01F) ASSERT_EQ(quantize(x, renamed), quantize(x, grid) - grid.quant_min) << x;
+    for (float x = -3.0F; x < 3.0F; x += 0.01F) {
+      ASSERT_EQ(quantize(x, renamed), quantize(x, grid) - grid.quant_min) << x;
+    }
   }
 }
 

@@ -30,7 +30,8 @@ const std::vector<int32_t>& edge_accumulators() {
 
 void expect_agreement(int32_t accumulator, Multiplier m, RequantPolicy policy) {
   ASSERT_TRUE(requantize(accumulator, m, policy) == oracle::requantize(accumulator, m, policy))
-      << "accumulator " << accumulator << ", multiplier " << m.multiplier << ", shift " << m.shift << ", policy " << static_cast<int>(policy);
+      << "accumulator " << accumulator << ", multiplier " << m.multiplier << ", shift " << m.shift << ", policy "
+      << static_cast<int>(policy);
 }
 
 TEST(Requantize, EdgesOfEveryPolicy) {
@@ -80,9 +81,11 @@ TEST(Requantize, DoublesGiveTheSameBelowTheBound) {
   const auto bound = static_cast<int32_t>(exact_in_double_bound);
   std::uniform_int_distribution<int32_t> accumulators(-bound + 1, bound - 1);
   for (int i = 0; i < 500000; ++i) {
-    const Multiplier m{static_cast<int32_t>((1 << 23) + random() % (1 << 23)), static_cast<int32_t>(20 + random() % 40)};
+    const Multiplier m{static_cast<int32_t>((1 << 23) + random() % (1 << 23)),
+                       static_cast<int32_t>(20 + random() % 40)};
     const int32_t accumulator = i % 2 == 0 ? accumulators(random) : bound - 1 - static_cast<int32_t>(random() % 64);
-    ASSERT_EQ(round_half_even(accumulator * std::ldexp(m.multiplier, -m.shift)), static_cast<double>(requantize_exact(accumulator, m)))
+    ASSERT_EQ(round_half_even(accumulator * std::ldexp(m.multiplier, -m.shift)),
+              static_cast<double>(requantize_exact(accumulator, m)))
         << accumulator << " * " << m.multiplier << " >> " << m.shift;
   }
 }
@@ -106,7 +109,8 @@ TEST(ExactMultiplier, Boundaries) {
   EXPECT_EQ(exact_multiplier(-0.0), (Multiplier{0, 0}));
   EXPECT_EQ(exact_multiplier(1.0), (Multiplier{1 << 23, 23}));
   EXPECT_EQ(exact_multiplier(-0.5), (Multiplier{-(1 << 23), 24}));
-  EXPECT_EQ(exact_multiplier(std::nextafter(1.0, 0.0)), (Multiplier{1 << 23, 23})) << "rounds up to the next power of two";
+  EXPECT_EQ(exact_multiplier(std::nextafter(1.0, 0.0)), (Multiplier{1 << 23, 23}))
+      << "rounds up to the next power of two";
   EXPECT_EQ(exact_multiplier(0x1.fffffep23), (Multiplier{(1 << 24) - 1, 0}));
   EXPECT_EQ(exact_multiplier(0x1p-39), (Multiplier{1 << 23, 62}));
   EXPECT_EQ(exact_multiplier(0x1p-40), (Multiplier{0, 0})) << "moves no accumulator off zero";
@@ -123,7 +127,8 @@ TEST(ExactMultiplier, AFactorThatBecomesZeroMovesNothing) {
 }
 
 TEST(GemmlowpMultiplier, AsPublished) {
-  // A real multiplier in [0.5, 1) times a power of two, the first as a 31-bit fixed-point number rounded half away from zero.
+  // A real multiplier in [0.5, 1) times a power of two, the first as a 31-bit fixed-point number rounded half away
+  // from zero.
   EXPECT_EQ(gemmlowp_multiplier(0.75), (Multiplier{3 << 29, 0}));
   EXPECT_EQ(gemmlowp_multiplier(1.0), (Multiplier{1 << 30, 1}));
   EXPECT_EQ(gemmlowp_multiplier(-0.375), (Multiplier{-(3 << 29), -1}));

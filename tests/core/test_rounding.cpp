@@ -33,23 +33,27 @@ TEST(RoundHalfEven, TiesGoToEvenAndSpecialValuesPass) {
 TEST(ShiftRightHalfEven, SmallDomainExhaustively) {
   for (int shift = 0; shift <= 12; ++shift) {
     for (int64_t value = -(1 << 13); value <= (1 << 13); ++value) {
-      ASSERT_EQ(shift_right_half_even(value, shift), oracle::nearest_even(value, oracle::power_of_two(shift))) << value << " >> " << shift;
+      ASSERT_EQ(shift_right_half_even(value, shift), oracle::nearest_even(value, oracle::power_of_two(shift)))
+          << value << " >> " << shift;
     }
   }
 }
 
 TEST(ShiftRightHalfEven, AroundEveryTieOfEveryShift) {
   for (int shift = 1; shift <= 62; ++shift) {
-    for (const int64_t whole : {int64_t{0}, int64_t{1}, int64_t{2}, int64_t{7}, int64_max >> shift, int64_min >> shift, int64_t{-1}, int64_t{-2}}) {
+    for (const int64_t whole : {int64_t{0}, int64_t{1}, int64_t{2}, int64_t{7}, int64_max >> shift, int64_min >> shift,
+                                int64_t{-1}, int64_t{-2}}) {
       for (int nudge = -1; nudge <= 1; ++nudge) {
         const Wide value = Wide{whole} * oracle::power_of_two(shift) + oracle::power_of_two(shift - 1) + nudge;
         if (value > int64_max || value < int64_min) continue;
-        ASSERT_EQ(shift_right_half_even(static_cast<int64_t>(value), shift), oracle::nearest_even(value, oracle::power_of_two(shift)))
+        ASSERT_EQ(shift_right_half_even(static_cast<int64_t>(value), shift),
+                  oracle::nearest_even(value, oracle::power_of_two(shift)))
             << static_cast<int64_t>(value) << " >> " << shift;
       }
     }
     for (const int64_t value : {int64_max, int64_min, int64_min + 1}) {
-      ASSERT_EQ(shift_right_half_even(value, shift), oracle::nearest_even(value, oracle::power_of_two(shift))) << value << " >> " << shift;
+      ASSERT_EQ(shift_right_half_even(value, shift), oracle::nearest_even(value, oracle::power_of_two(shift)))
+          << value << " >> " << shift;
     }
   }
 }
@@ -57,7 +61,8 @@ TEST(ShiftRightHalfEven, AroundEveryTieOfEveryShift) {
 TEST(DivideHalfEven, SmallDomainExhaustively) {
   for (int64_t denominator = 1; denominator <= 130; ++denominator) {
     for (int64_t numerator = -1500; numerator <= 1500; ++numerator) {
-      ASSERT_EQ(divide_half_even(numerator, denominator), oracle::nearest_even(numerator, denominator)) << numerator << " / " << denominator;
+      ASSERT_EQ(divide_half_even(numerator, denominator), oracle::nearest_even(numerator, denominator))
+          << numerator << " / " << denominator;
     }
   }
 }
@@ -65,8 +70,10 @@ TEST(DivideHalfEven, SmallDomainExhaustively) {
 TEST(DivideHalfEven, Extremes) {
   const int64_t largest = int64_t{1} << 62;
   for (const int64_t denominator : {int64_t{1}, int64_t{2}, int64_t{3}, largest / 3, largest - 1, largest}) {
-    for (const int64_t numerator : {int64_max, int64_min + 1, largest, -largest, largest / 2, -largest / 2, largest / 2 + 1, int64_t{0}}) {
-      ASSERT_EQ(divide_half_even(numerator, denominator), oracle::nearest_even(numerator, denominator)) << numerator << " / " << denominator;
+    for (const int64_t numerator :
+         {int64_max, int64_min + 1, largest, -largest, largest / 2, -largest / 2, largest / 2 + 1, int64_t{0}}) {
+      ASSERT_EQ(divide_half_even(numerator, denominator), oracle::nearest_even(numerator, denominator))
+          << numerator << " / " << denominator;
     }
   }
 }
@@ -75,9 +82,11 @@ TEST(Gemmlowp, HighMultiplicationIsHalfUpAndSaturates) {
   std::mt19937 random(20260101);
   const auto check = [](int32_t a, int32_t b) {
     const Wide rounded = oracle::nearest_up(Wide{a} * b, oracle::power_of_two(31));
-    ASSERT_EQ(saturating_rounding_doubling_high_mul(a, b), rounded > INT32_MAX ? INT32_MAX : rounded) << a << " * " << b;
+    ASSERT_EQ(saturating_rounding_doubling_high_mul(a, b), rounded > INT32_MAX ? INT32_MAX : rounded)
+        << a << " * " << b;
   };
-  const int32_t edges[] = {INT32_MIN, INT32_MIN + 1, -(1 << 30), -3, -2, -1, 0, 1, 2, 3, 1 << 15, 1 << 30, INT32_MAX - 1, INT32_MAX};
+  const int32_t edges[] = {INT32_MIN, INT32_MIN + 1, -(1 << 30),    -3,       -2, -1, 0, 1, 2, 3,
+                           1 << 15,   1 << 30,       INT32_MAX - 1, INT32_MAX};
   for (const int32_t a : edges) {
     for (const int32_t b : edges) check(a, b);
   }
@@ -94,7 +103,8 @@ TEST(Gemmlowp, DivisionByPowerOfTwoIsHalfAwayFromZero) {
           << x << " / 2^" << exponent;
     };
     for (int64_t x = -5000; x <= 5000; ++x) check(x);
-    for (const int64_t base : {int64_t{INT32_MIN}, int64_t{INT32_MAX}, int64_t{1} << 30, -(int64_t{1} << 30), int64_t{3} << (exponent / 2)}) {
+    for (const int64_t base : {int64_t{INT32_MIN}, int64_t{INT32_MAX}, int64_t{1} << 30, -(int64_t{1} << 30),
+                               int64_t{3} << (exponent / 2)}) {
       for (int64_t nudge = -2; nudge <= 2; ++nudge) check(base + nudge);
     }
   }

@@ -26,8 +26,8 @@ TEST(OutputSize, CountsTheWindowsThatFit) {
             for (int64_t size = 0; size <= 12; ++size) {
               const Window window{{1, kernel}, {1, stride}, {0, before, 0, after}, {1, dilation}};
               ASSERT_EQ(output_size(window, 1, size), count_positions(window, 1, size))
-                  << "kernel " << kernel << " stride " << stride << " dilation " << dilation << " padding " << before << ", " << after
-                  << " size " << size;
+                  << "kernel " << kernel << " stride " << stride << " dilation " << dilation << " padding " << before
+                  << ", " << after << " size " << size;
             }
           }
         }

@@ -54,7 +54,9 @@ std::vector<Requantized> requantizations(const LayerCase& layer) {
     gemmlowp.multipliers.push_back(core::gemmlowp_multiplier(channel_factor));
   }
   const auto shift = static_cast<int32_t>(std::lround(-std::log2(factor)));
-  return {per_channel, gemmlowp, {"exact", RequantPolicy::exact, {core::exact_multiplier(factor)}, 0, 2, 15},
+  return {per_channel,
+          gemmlowp,
+          {"exact", RequantPolicy::exact, {core::exact_multiplier(factor)}, 0, 2, 15},
           {"shift", RequantPolicy::shift, {{1, shift}}, 128, 0, 255}};
 }
 
@@ -86,23 +88,29 @@ struct PackedLayer {
   std::unique_ptr<PackedConv2d> conv2d;
   std::unique_ptr<PackedGemm> gemm;
 
-  int64_t work_items(const ImageLayout& output) const { return conv2d ? conv2d->work_items(output) : gemm->work_items(output.batch); }
-  size_t scratch_bytes(const ImageLayout& output) const { return conv2d ? conv2d->scratch_bytes(output) : gemm->scratch_bytes(output.batch); }
+  int64_t work_items(const ImageLayout& output) const {
+    return conv2d ? conv2d->work_items(output) : gemm->work_items(output.batch);
+  }
+  size_t scratch_bytes(const ImageLayout& output) const {
+    return conv2d ? conv2d->scratch_bytes(output) : gemm->scratch_bytes(output.batch);
+  }
 
   void run(const Conv2dArguments& a, Range items, std::byte* scratch) const {
     if (conv2d) return conv2d->run(a, items, scratch);
-    gemm->run({a.input, a.input_layout.batch, a.input_layout.image_stride, a.output, a.output_layout.image_stride}, items, scratch);
+    gemm->run({a.input, a.input_layout.batch, a.input_layout.image_stride, a.output, a.output_layout.image_stride},
+              items, scratch);
   }
 };
 
 template <class T>
-std::string run_and_compare(const PackedLayer& packed, const LayerCase& layer, const std::vector<int64_t>& expected, int parts,
-                            std::mt19937& random) {
+std::string run_and_compare(const PackedLayer& packed, const LayerCase& layer, const std::vector<int64_t>& expected,
+                            int parts, std::mt19937& random) {
   const oracle::Convolution& s = layer.shape;
   Strided<uint8_t> input(make_layout(s.batch, s.height, s.width, s.in_channels, layer.sliced), 255);
   input.assign(layer.input);
   Strided<T> output(make_layout(s.batch, s.out_height(), s.out_width(), s.out_channels, layer.sliced), T{91});
-  Conv2dArguments arguments{.input = input.data(), .input_layout = input.layout(), .output = {}, .output_layout = output.layout()};
+  Conv2dArguments arguments{
+      .input = input.data(), .input_layout = input.layout(), .output = {}, .output_layout = output.layout()};
   if constexpr (std::is_same_v<T, uint8_t>) {
     arguments.output.codes = output.data();
   } else {
@@ -121,7 +129,8 @@ std::string difference_of(std::string_view name, Pack pack, const LayerCase& lay
   if (!raw.empty()) return fmt::format("{}, accumulators: {} ({})", name, raw, layer.describe());
   for (const Requantized& r : requantizations(layer)) {
     const Requantization requantization{r.policy, r.multipliers, r.zero_point, r.clamp_min, r.clamp_max};
-    const std::string codes = run_and_compare<uint8_t>(pack(requantization), layer, requantize(layer, r), parts, random);
+    const std::string codes =
+        run_and_compare<uint8_t>(pack(requantization), layer, requantize(layer, r), parts, random);
     if (!codes.empty()) return fmt::format("{}, {}: {} ({})", name, r.name, codes, layer.describe());
   }
   return "";
@@ -134,7 +143,9 @@ LayerCase::LayerCase(const oracle::Convolution& s, Widths widths, Pattern patter
   zero_code = std::uniform_int_distribution<int32_t>(0, quant_max)(random);
   const int64_t depth = int64_t{s.window.kernel[0]} * s.window.kernel[1] * (s.in_channels / s.groups);
   weights.resize(static_cast<size_t>(s.out_channels * depth));
-  for (size_t i = 0; i < weights.size(); ++i) weights[i] = make_weight(pattern, i % static_cast<size_t>(depth), widths.weight, random);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    weights[i] = make_weight(pattern, i % static_cast<size_t>(depth), widths.weight, random);
+  }
   bias.resize(static_cast<size_t>(s.out_channels));
   for (int32_t& b : bias) b = std::uniform_int_distribution<int32_t>(-5000, 5000)(random);
   input.resize(static_cast<size_t>(s.batch * s.in_channels * s.height * s.width));
@@ -166,10 +177,12 @@ GemmProblem LayerCase::gemm() const { return as_gemm(conv2d()); }
 
 std::string LayerCase::describe() const {
   const core::Window& w = shape.window;
-  return fmt::format("input {}x{}x{}x{}, {} outputs, {} groups, kernel {}x{}, stride {}x{}, padding {},{},{},{}, dilation {}x{}, quant_max {}, zero_code {}{}",
-                     shape.batch, shape.in_channels, shape.height, shape.width, shape.out_channels, shape.groups, w.kernel[0], w.kernel[1],
-                     w.stride[0], w.stride[1], w.padding[0], w.padding[1], w.padding[2], w.padding[3], w.dilation[0], w.dilation[1],
-                     quant_max, zero_code, sliced ? ", sliced" : "");
+  return fmt::format(
+      "input {}x{}x{}x{}, {} outputs, {} groups, kernel {}x{}, stride {}x{}, padding {},{},{},{}, dilation {}x{}, "
+      "quant_max {}, zero_code {}{}",
+      shape.batch, shape.in_channels, shape.height, shape.width, shape.out_channels, shape.groups, w.kernel[0],
+      w.kernel[1], w.stride[0], w.stride[1], w.padding[0], w.padding[1], w.padding[2], w.padding[3], w.dilation[0],
+      w.dilation[1], quant_max, zero_code, sliced ? ", sliced" : "");
 }
 
 std::string difference(const Conv2dKernel& kernel, const LayerCase& layer, int parts, std::mt19937& random) {

@@ -1,6 +1,7 @@
 #pragma once
-// One convolution (a matrix product is one over 1 x 1 images) with its input, its accumulators according to the oracle, and
-// the comparison that judges every kernel: the accumulators and the codes of each policy, element by element.
+// One convolution (a matrix product is one over 1 x 1 images) with its input, its accumulators according to the
+// oracle, and the comparison that judges every kernel: the accumulators and the codes of each policy, element by
+// element.
 #include <cstdint>
 #include <random>
 #include <string>
@@ -14,7 +15,8 @@ namespace qstep::kernels::test {
 
 /// What weights and inputs look like. All but `random` use the largest codes, which is where a narrow sum fails first.
 enum class Pattern { random, all_positive, all_negative, alternating, pairs };
-inline constexpr Pattern all_patterns[] = {Pattern::random, Pattern::all_positive, Pattern::all_negative, Pattern::alternating, Pattern::pairs};
+inline constexpr Pattern all_patterns[] = {Pattern::random, Pattern::all_positive, Pattern::all_negative,
+                                           Pattern::alternating, Pattern::pairs};
 
 struct Widths {
   int activation = 8;
@@ -27,9 +29,9 @@ struct LayerCase {
   int32_t zero_code = 0;
   std::vector<int16_t> weights;  // [out, kernel_h, kernel_w, in / groups]
   std::vector<int32_t> bias;
-  std::vector<uint8_t> input;          // [N, C, H, W]
-  std::vector<int64_t> accumulators;   // [N, O, H, W], by the oracle
-  bool sliced = false;                 // operands are slices of larger tensors
+  std::vector<uint8_t> input;         // [N, C, H, W]
+  std::vector<int64_t> accumulators;  // [N, O, H, W], by the oracle
+  bool sliced = false;                // operands are slices of larger tensors
 
   LayerCase(const oracle::Convolution& shape, Widths widths, Pattern pattern, std::mt19937& random);
 
@@ -41,8 +43,8 @@ struct LayerCase {
   std::string describe() const;
 };
 
-/// Empty where `kernel` gives the oracle's accumulators and codes under all policies; else what differs first. The work is split into
-/// `parts` ranges, run in random order.
+/// Empty where `kernel` gives the oracle's accumulators and codes under all policies; else what differs first. The
+/// work is split into `parts` ranges, run in random order.
 std::string difference(const Conv2dKernel& kernel, const LayerCase& layer, int parts, std::mt19937& random);
 std::string difference(const GemmKernel& kernel, const LayerCase& layer, int parts, std::mt19937& random);
 

@@ -9,7 +9,8 @@
 
 namespace qstep::kernels::test {
 
-/// Where a tensor lies: densely, or as a slice of larger images, with gaps of odd sizes between pixels, rows and images.
+/// Where a tensor lies: densely, or as a slice of larger images, with gaps of odd sizes between pixels, rows and
+/// images.
 inline ImageLayout make_layout(int64_t batch, int64_t height, int64_t width, int64_t channels, bool sliced) {
   ImageLayout layout = ImageLayout::dense(batch, height, width, channels);
   if (sliced) {
@@ -20,13 +21,15 @@ inline ImageLayout make_layout(int64_t batch, int64_t height, int64_t width, int
   return layout;
 }
 
-/// Memory that ends with the tensor's last element, so that a sanitizer sees every access beyond it; gaps hold `filler`.
+/// Memory that ends with the tensor's last element, so that a sanitizer sees every access beyond it; gaps hold
+/// `filler`.
 template <class T>
 class Strided {
  public:
   Strided(const ImageLayout& layout, T filler) : layout_(layout), filler_(filler) {
     const bool empty = layout.pixels() * layout.channels == 0;
-    const int64_t size = empty ? 0 : layout.offset(layout.batch - 1, layout.height - 1, layout.width - 1) + layout.channels;
+    const int64_t size =
+        empty ? 0 : layout.offset(layout.batch - 1, layout.height - 1, layout.width - 1) + layout.channels;
     memory_.assign(static_cast<size_t>(size), filler);
   }
 
@@ -40,7 +43,9 @@ class Strided {
     for (int64_t n = 0; n < layout_.batch; ++n) {
       for (int64_t c = 0; c < layout_.channels; ++c) {
         for (int64_t y = 0; y < layout_.height; ++y) {
-          for (int64_t x = 0; x < layout_.width; ++x) body(index++, memory_[static_cast<size_t>(layout_.offset(n, y, x) + c)]);
+          for (int64_t x = 0; x < layout_.width; ++x) {
+            body(index++, memory_[static_cast<size_t>(layout_.offset(n, y, x) + c)]);
+          }
         }
       }
     }
@@ -59,7 +64,8 @@ class Strided {
     for_each([&](size_t i, T& element) {
       used[static_cast<size_t>(&element - memory_.data())] = true;
       if (result.empty() && static_cast<int64_t>(element) != static_cast<int64_t>(expected[i])) {
-        result = fmt::format("element {} of {}: expected {}, got {}", i, expected.size(), static_cast<int64_t>(expected[i]), static_cast<int64_t>(element));
+        result = fmt::format("element {} of {}: expected {}, got {}", i, expected.size(),
+                             static_cast<int64_t>(expected[i]), static_cast<int64_t>(element));
       }
     });
     for (size_t i = 0; i < memory_.size() && result.empty(); ++i) {

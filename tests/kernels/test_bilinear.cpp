@@ -22,14 +22,45 @@ int64_t oracle_code(const BilinearProblem& p, int a_code, int b_code) {
 }
 
 std::vector<BilinearProblem> sample_problems() {
-  BilinearProblem add{.left = 12345678, .right = 9876543, .constant = -(int64_t{1} << 22), .shift = 24, .zero_code_a = 17, .zero_code_b = 120, .zero_point = 40};
+  BilinearProblem add{.left = 12345678,
+                      .right = 9876543,
+                      .constant = -(int64_t{1} << 22),
+                      .shift = 24,
+                      .zero_code_a = 17,
+                      .zero_code_b = 120,
+                      .zero_point = 40};
   BilinearProblem halves{.left = 1, .right = 1, .shift = 1};  // a tie for every second pair
-  BilinearProblem quarters{.left = -1, .right = 3, .constant = 1, .shift = 2, .zero_code_b = 30, .zero_point = 128, .clamp_min = 5, .clamp_max = 250};
+  BilinearProblem quarters{.left = -1,
+                           .right = 3,
+                           .constant = 1,
+                           .shift = 2,
+                           .zero_code_b = 30,
+                           .zero_point = 128,
+                           .clamp_min = 5,
+                           .clamp_max = 250};
   BilinearProblem multiply{.product = 70001, .shift = 24, .zero_code_a = 3, .zero_code_b = 0};
-  BilinearProblem all_terms{.product = -16777215, .left = 40000001, .right = -123456789, .constant = 987654321, .shift = 31, .zero_code_a = 255, .zero_code_b = 128, .zero_point = 7};
-  BilinearProblem largest{.product = int64_t{1} << 35, .left = (int64_t{1} << 42) - 1, .right = -(int64_t{1} << 43), .constant = (int64_t{1} << 51) + 1, .shift = 45};
+  BilinearProblem all_terms{.product = -16777215,
+                            .left = 40000001,
+                            .right = -123456789,
+                            .constant = 987654321,
+                            .shift = 31,
+                            .zero_code_a = 255,
+                            .zero_code_b = 128,
+                            .zero_point = 7};
+  BilinearProblem largest{.product = int64_t{1} << 35,
+                          .left = (int64_t{1} << 42) - 1,
+                          .right = -(int64_t{1} << 43),
+                          .constant = (int64_t{1} << 51) + 1,
+                          .shift = 45};
   BilinearProblem shifted_out{.left = 1000, .right = 1000, .constant = int64_t{1} << 52, .shift = 62};
-  BilinearProblem unshifted{.product = 1, .left = -2, .right = 1, .constant = 9, .shift = 0, .zero_code_a = 100, .zero_code_b = 99, .zero_point = 255};
+  BilinearProblem unshifted{.product = 1,
+                            .left = -2,
+                            .right = 1,
+                            .constant = 9,
+                            .shift = 0,
+                            .zero_code_a = 100,
+                            .zero_code_b = 99,
+                            .zero_point = 255};
   return {add, halves, quarters, multiply, all_terms, largest, shifted_out, unshifted};
 }
 
@@ -42,14 +73,17 @@ struct Broadcast {
   bool batch = false, height = false, width = false, channels = false;
 };
 
-void expect_exact(const BilinearProblem& problem, const Shape& s, const Broadcast& broadcast, bool sliced, std::mt19937& random) {
+void expect_exact(const BilinearProblem& problem, const Shape& s, const Broadcast& broadcast, bool sliced,
+                  std::mt19937& random) {
   validate(problem);
   const auto fill = [&](Strided<uint8_t>& tensor, bool edge) {
-    tensor.for_each([&](size_t, uint8_t& code) { code = static_cast<uint8_t>(edge && random() % 3 == 0 ? 255 * (random() % 2) : random()); });
+    tensor.for_each([&](size_t, uint8_t& code) {
+      code = static_cast<uint8_t>(edge && random() % 3 == 0 ? 255 * (random() % 2) : random());
+    });
   };
   Strided<uint8_t> a(make_layout(s.batch, s.height, s.width, s.channels, sliced), 255);
-  Strided<uint8_t> b(make_layout(broadcast.batch ? 1 : s.batch, broadcast.height ? 1 : s.height, broadcast.width ? 1 : s.width,
-                                 broadcast.channels ? 1 : s.channels, sliced),
+  Strided<uint8_t> b(make_layout(broadcast.batch ? 1 : s.batch, broadcast.height ? 1 : s.height,
+                                 broadcast.width ? 1 : s.width, broadcast.channels ? 1 : s.channels, sliced),
                      255);
   fill(a, true);
   fill(b, true);
@@ -64,7 +98,8 @@ void expect_exact(const BilinearProblem& problem, const Shape& s, const Broadcas
     for (int64_t c = 0; c < s.channels; ++c) {
       for (int64_t y = 0; y < s.height; ++y) {
         for (int64_t x = 0; x < s.width; ++x) {
-          expected.push_back(oracle_code(problem, a.data()[a.layout().offset(n, y, x) + c], b.data()[b_layout.offset(n, y, x) + c * b_channel_stride]));
+          expected.push_back(oracle_code(problem, a.data()[a.layout().offset(n, y, x) + c],
+                                         b.data()[b_layout.offset(n, y, x) + c * b_channel_stride]));
         }
       }
     }
@@ -72,7 +107,8 @@ void expect_exact(const BilinearProblem& problem, const Shape& s, const Broadcas
   for (const BilinearKernel& kernel : bilinear_kernels()) {
     if (!is_supported(kernel.isa)) continue;
     Strided<uint8_t> output(a.layout(), 91);
-    const BilinearArguments arguments{a.data(), a.layout(), b.data(), b_layout, b_channel_stride, output.data(), output.layout()};
+    const BilinearArguments arguments{a.data(),         a.layout(),    b.data(),       b_layout,
+                                      b_channel_stride, output.data(), output.layout()};
     const int64_t items = s.batch * s.height;
     kernel.run(problem, arguments, {items / 2, items});
     kernel.run(problem, arguments, {0, items / 2});
@@ -92,7 +128,9 @@ TEST(Bilinear, EveryPairOfCodes) {
     for (const BilinearKernel& kernel : bilinear_kernels()) {
       if (!is_supported(kernel.isa)) continue;
       kernel.run(problem, {a.data(), layout, b.data(), layout, 1, output.data(), layout}, {0, 1});
-      for (size_t i = 0; i < a.size(); ++i) ASSERT_EQ(output[i], oracle_code(problem, a[i], b[i])) << kernel.name << ": " << i / 256 << ", " << i % 256;
+      for (size_t i = 0; i < a.size(); ++i) {
+        ASSERT_EQ(output[i], oracle_code(problem, a[i], b[i])) << kernel.name << ": " << i / 256 << ", " << i % 256;
+      }
     }
   }
 }
@@ -106,7 +144,8 @@ TEST(Bilinear, EveryTailAndBroadcast) {
     for (int mask = 0; mask < 16; ++mask) {
       const Broadcast broadcast{(mask & 1) != 0, (mask & 2) != 0, (mask & 4) != 0, (mask & 8) != 0};
       for (const bool sliced : {false, true}) {
-        expect_exact(problems[random() % problems.size()], {2, 3, 1 + channels % 4, channels}, broadcast, sliced, random);
+        expect_exact(problems[random() % problems.size()], {2, 3, 1 + channels % 4, channels}, broadcast, sliced,
+                     random);
         ASSERT_FALSE(HasFatalFailure()) << channels << " channels, broadcast " << mask << ", sliced " << sliced;
       }
     }

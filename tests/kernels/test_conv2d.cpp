@@ -57,7 +57,8 @@ TEST(Conv2d, ChosenGeometries) {
       {"asymmetric padding", {1, 8, 6, 5, 7, 1, Window{{3, 2}, {1, 1}, {2, 0, 0, 1}, {1, 1}}}},
       {"TensorFlow's SAME at stride 2", {1, 8, 8, 8, 7, 1, Window{{3, 3}, {2, 2}, {0, 0, 1, 1}, {1, 1}}}},
       {"dilated", {1, 8, 11, 12, 7, 1, Window{{3, 3}, {1, 1}, {2, 2, 2, 2}, {2, 2}}}},
-      {"dilated along one dimension, strided along the other", {1, 8, 11, 12, 7, 1, Window{{3, 3}, {2, 1}, {1, 3, 1, 3}, {1, 3}}}},
+      {"dilated along one dimension, strided along the other",
+       {1, 8, 11, 12, 7, 1, Window{{3, 3}, {2, 1}, {1, 3, 1, 3}, {1, 3}}}},
       {"kernel wider than the image", {1, 4, 2, 3, 6, 1, Window{{5, 5}, {1, 1}, {2, 2, 2, 2}, {1, 1}}}},
       {"windows that lie in the padding altogether", {1, 4, 2, 2, 6, 1, Window{{2, 2}, {1, 1}, {3, 3, 3, 3}, {1, 1}}}},
       {"gaps between windows", {1, 4, 9, 9, 6, 1, Window{{2, 2}, {4, 3}, {0, 0, 0, 0}, {1, 1}}}},
@@ -97,9 +98,12 @@ TEST(Conv2d, RandomGeometries) {
     const bool depthwise = below(3) == 0;
     const int64_t in = depthwise ? 1 + below(70) : groups * (1 + below(20));
     const int64_t out = depthwise ? in : groups * (1 + below(24));
-    const Window window{{1 + below(4), 1 + below(4)}, {1 + below(3), 1 + below(3)}, {below(3), below(3), below(3), below(3)}, {1 + below(2), 1 + below(2)}};
-    LayerCase layer({1 + below(2), in, 1 + below(9), 1 + below(9), out, depthwise ? in : groups, window}, {2 + below(7), 2 + below(7)},
-                    all_patterns[below(5)], random);
+    const Window window{{1 + below(4), 1 + below(4)},
+                        {1 + below(3), 1 + below(3)},
+                        {below(3), below(3), below(3), below(3)},
+                        {1 + below(2), 1 + below(2)}};
+    LayerCase layer({1 + below(2), in, 1 + below(9), 1 + below(9), out, depthwise ? in : groups, window},
+                    {2 + below(7), 2 + below(7)}, all_patterns[below(5)], random);
     layer.sliced = below(2) == 0;
     expect_exact(layer, 1 + below(4), random);
     ASSERT_FALSE(HasFailure()) << "trial " << trial;
@@ -111,7 +115,8 @@ TEST(Conv2d, EveryDepthwiseChannelTail) {
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
   for (int64_t channels = 1; channels <= 70; ++channels) {  // blocks have 16 or 32 channels, tiles 8 pixels
-    const oracle::Convolution shape{1, channels, 3, 1 + channels % 18, channels, channels, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
+    const oracle::Convolution shape{
+        1, channels, 3, 1 + channels % 18, channels, channels, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
     for (const Widths widths : {Widths{8, 8}, Widths{4, 4}}) {
       LayerCase layer(shape, widths, Pattern::random, random);
       layer.sliced = channels % 2 == 0;
@@ -124,10 +129,14 @@ TEST(Conv2d, EveryDepthwiseChannelTail) {
 TEST(Conv2d, DepthwiseSumsAtTheEdgeOfInt16) {
   std::mt19937 random(1);
   // 255 * (127 + 1) = 32640 and 255 * 128 = 32640 fit; one more does not: 255 * 129 = 32895.
-  for (const auto& [large, small, fits] : {std::array{127, 1, 1}, std::array{-128, 0, 1}, std::array{127, 2, 0}, std::array{-128, -1, 0}}) {
-    LayerCase layer({1, 32, 3, 3, 32, 32, Window{{2, 1}, {1, 1}, {0, 0, 0, 0}, {1, 1}}}, {8, 8}, Pattern::all_positive, random);
+  for (const auto& [large, small, fits] :
+       {std::array{127, 1, 1}, std::array{-128, 0, 1}, std::array{127, 2, 0}, std::array{-128, -1, 0}}) {
+    LayerCase layer({1, 32, 3, 3, 32, 32, Window{{2, 1}, {1, 1}, {0, 0, 0, 0}, {1, 1}}}, {8, 8}, Pattern::all_positive,
+                    random);
     layer.zero_code = 0;
-    for (size_t i = 0; i < layer.weights.size(); ++i) layer.weights[i] = static_cast<int16_t>(i % 2 == 0 ? large : small);
+    for (size_t i = 0; i < layer.weights.size(); ++i) {
+      layer.weights[i] = static_cast<int16_t>(i % 2 == 0 ? large : small);
+    }
     layer.judge();
     EXPECT_EQ(expect_exact(layer, 1, random).contains("depthwise_avx2_maddubs16"), fits && is_supported(Isa::avx2));
   }
@@ -145,7 +154,8 @@ TEST(Conv2d, DeepAccumulators) {
 
 TEST(Conv2d, RejectsWhatItDoesNotDescribe) {
   std::mt19937 random(1);
-  const LayerCase layer({1, 4, 5, 5, 6, 2, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}}, {8, 8}, Pattern::random, random);
+  const LayerCase layer({1, 4, 5, 5, 6, 2, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}}, {8, 8}, Pattern::random,
+                        random);
   const Conv2dProblem valid = layer.conv2d();
   EXPECT_NO_THROW(validate(valid));
   const auto rejects = [&](auto change, const std::string& part) {

@@ -15,7 +15,8 @@ namespace qstep::kernels::test {
 namespace {
 
 oracle::Convolution product(int64_t rows, int64_t columns, int64_t depth) {
-  return {.batch = rows, .in_channels = depth, .height = 1, .width = 1, .out_channels = columns, .groups = 1, .window = {}};
+  return {
+      .batch = rows, .in_channels = depth, .height = 1, .width = 1, .out_channels = columns, .groups = 1, .window = {}};
 }
 
 /// Every kernel of the table that this CPU runs and that takes the problem; returns their names.
@@ -52,7 +53,8 @@ TEST(Gemm, EveryTileTail) {
   const unsigned seed = 20260202;
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
-  for (int64_t rows = 1; rows <= 13; ++rows) {  // tiles have 6 rows and 16 columns, steps of depth 2 or 4, staged rows multiples of 32
+  for (int64_t rows = 1; rows <= 13;
+       ++rows) {  // tiles have 6 rows and 16 columns, steps of depth 2 or 4, staged rows multiples of 32
     for (int64_t columns = 1; columns <= 33; ++columns) {
       const int64_t depths[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65};
       const int64_t depth = depths[random() % std::size(depths)];
@@ -76,7 +78,8 @@ TEST(Gemm, ManyRowsOrColumnsInAnySplit) {
   const unsigned seed = 20260203;
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
-  for (const auto& [rows, columns, depth] : {std::array{600, 20, 37}, std::array{3, 500, 64}, std::array{100, 100, 600}, std::array{70, 200, 1100}}) {
+  for (const auto& [rows, columns, depth] :
+       {std::array{600, 20, 37}, std::array{3, 500, 64}, std::array{100, 100, 600}, std::array{70, 200, 1100}}) {
     for (const int parts : {1, 2, 7}) {
       const LayerCase layer(product(rows, columns, depth), {8, parts == 2 ? 8 : 5}, Pattern::random, random);
       expect_exact(layer, parts, random);
@@ -90,7 +93,9 @@ TEST(Gemm, AsymmetricWeightsReachTwiceTheRange) {
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
   LayerCase layer(product(5, 19, 300), {8, 8}, Pattern::random, random);
-  for (size_t i = 0; i < layer.weights.size(); ++i) layer.weights[i] = static_cast<int16_t>(static_cast<int>(random() % 511) - 255);
+  for (size_t i = 0; i < layer.weights.size(); ++i) {
+    layer.weights[i] = static_cast<int16_t>(static_cast<int>(random() % 511) - 255);
+  }
   for (size_t i = 0; i < 300; ++i) layer.weights[i] = i % 3 == 0 ? -255 : 255;
   layer.judge();
   const auto used = expect_exact(layer, 1, random);
@@ -137,7 +142,8 @@ TEST(Gemm, PartialSumsMayWrapWhereTheAccumulatorFits) {
   expect_exact(layer, 1, random);
 }
 
-/// An accumulator whose product with `multiplier` (odd) lies one unit from a tie of the division by 2^48; 0 where none fits int32.
+/// An accumulator whose product with `multiplier` (odd) lies one unit from a tie of the division by 2^48; 0 where none
+/// fits int32.
 int32_t next_to_a_tie(int64_t multiplier, int64_t unit) {
   uint64_t inverse = 1;  // of the multiplier, modulo 2^48, by Newton's iteration
   for (int i = 0; i < 6; ++i) inverse *= 2 - static_cast<uint64_t>(multiplier) * inverse;
@@ -161,15 +167,20 @@ TEST(Gemm, NextToATieThatDoublesWouldHit) {
   ASSERT_GT(accumulators.size(), 20U);
   const auto channels = static_cast<int64_t>(accumulators.size());
   const std::vector<int16_t> weights(accumulators.size(), 0);  // the accumulators are the biases
-  const GemmProblem problem{.depth = 1, .columns = channels, .weights = weights, .bias = accumulators, .requantization = {.multipliers = multipliers}};
+  const GemmProblem problem{.depth = 1,
+                            .columns = channels,
+                            .weights = weights,
+                            .bias = accumulators,
+                            .requantization = {.multipliers = multipliers}};
   const uint8_t input = 0;
   for (const GemmKernel& kernel : gemm_kernels()) {
     if (!is_supported(kernel.isa)) continue;
     const auto packed = kernel.pack(problem);
     AlignedVector<std::byte> scratch(packed->scratch_bytes(1));
     std::vector<uint8_t> codes(accumulators.size());
-    packed->run({.input = &input, .rows = 1, .input_stride = 1, .output = {codes.data(), nullptr}, .output_stride = channels},
-                {0, packed->work_items(1)}, scratch.data());
+    packed->run(
+        {.input = &input, .rows = 1, .input_stride = 1, .output = {codes.data(), nullptr}, .output_stride = channels},
+        {0, packed->work_items(1)}, scratch.data());
     for (size_t c = 0; c < codes.size(); ++c) {
       ASSERT_TRUE(codes[c] == oracle::requantize(accumulators[c], multipliers[c], core::RequantPolicy::exact))
           << kernel.name << ": " << accumulators[c] << " * " << multipliers[c].multiplier << " >> 48";
@@ -184,7 +195,8 @@ TEST(Gemm, FewBitsRunOnNarrowSums) {
     return choose_gemm(LayerCase(product(1, 40, 2304), widths, pattern, random).gemm(), Isa::avx2).name;
   };
   for (const Widths widths : {Widths{2, 2}, Widths{4, 4}, Widths{8, 4}, Widths{8, 5}, Widths{6, 6}}) {
-    EXPECT_EQ(chosen(widths, Pattern::random), "gemm_avx2_maddubs16") << "A" << widths.activation << "W" << widths.weight;
+    EXPECT_EQ(chosen(widths, Pattern::random), "gemm_avx2_maddubs16")
+        << "A" << widths.activation << "W" << widths.weight;
   }
   EXPECT_EQ(chosen({8, 8}, Pattern::pairs), "gemm_avx2_madd16") << "one step may saturate";
   EXPECT_EQ(chosen({8, 7}, Pattern::pairs), "gemm_avx2_madd16") << "windows of one step";
@@ -223,7 +235,11 @@ TEST(Gemm, RejectsWhatItDoesNotDescribe) {
   rejects([](auto& p) { p.columns = 4; }, "4 x 4 weights, got 12");
   rejects([](auto& p) { p.bias = p.bias.first(2); }, "bias must have 3 entries, got 2");
   rejects([&](auto& p) { p.weights = large; }, "weights must be in [-255, 255], got 256");
-  rejects([&](auto& p) { p.requantization.multipliers = {&unnormalized, 1}; }, "multiplier must be 0 or of magnitude in [8388608, 16777216), got 5");
+  rejects(
+      [&](auto& p) {
+        p.requantization.multipliers = {&unnormalized, 1};
+      },
+      "multiplier must be 0 or of magnitude in [8388608, 16777216), got 5");
   rejects([&](auto& p) { p.requantization.multipliers = two; }, "got 2");
   rejects([&](auto& p) { p.requantization = {core::RequantPolicy::shift, {&one, 1}}; }, "multiplier must be 1");
   rejects([](auto& p) { p.requantization.clamp_max = 256; }, "clamp");
@@ -231,7 +247,7 @@ TEST(Gemm, RejectsWhatItDoesNotDescribe) {
   rejects([](auto& p) { p.requantization.zero_point = -1; }, "zero_point");
 }
 
-// --- negative control --------------------------------------------------------------------------------------------------
+// --- negative control ----------------------------------------------------------------------------
 
 /// What every fast kernel of other libraries does on AVX2: vpmaddubsw as it comes, saturating at int16.
 class Saturating {
@@ -240,10 +256,12 @@ class Saturating {
   static constexpr int tile_rows = 6;
   static constexpr int depth_step = 4;
 
-  Saturating(const GemmProblem& problem, int64_t) : depth_(problem.depth), columns_(problem.columns), weights_(problem.weights.begin(), problem.weights.end()) {}
+  Saturating(const GemmProblem& problem, int64_t)
+      : depth_(problem.depth), columns_(problem.columns), weights_(problem.weights.begin(), problem.weights.end()) {}
   size_t bytes() const { return 0; }
 
-  void multiply(int64_t panel, int rows, const uint8_t* input, int64_t stride, const int32_t* bias, int32_t* tile) const {
+  void multiply(int64_t panel, int rows, const uint8_t* input, int64_t stride, const int32_t* bias,
+                int32_t* tile) const {
     for (int r = 0; r < rows; ++r) {
       for (int c = 0; c < tile_columns; ++c) {
         int32_t sum = bias[c];
@@ -256,7 +274,9 @@ class Saturating {
     }
   }
   static void stage(const uint8_t* input, int64_t count, uint8_t* output) { std::copy_n(input, count, output); }
-  static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) { epilogue.store_reference(tile, output); }
+  static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
+    epilogue.store_reference(tile, output);
+  }
 
  private:
   int32_t product(int64_t panel, int c, const uint8_t* input, int64_t k) const {
@@ -268,7 +288,8 @@ class Saturating {
   std::vector<int16_t> weights_;
 };
 
-constexpr GemmKernel saturating{"saturating", Isa::reference, [](const GemmProblem&) { return true; }, pack_panel_gemm<Saturating>};
+constexpr GemmKernel saturating{"saturating", Isa::reference, [](const GemmProblem&) { return true; },
+                                pack_panel_gemm<Saturating>};
 
 TEST(NegativeControl, ASaturatingKernelIsCaught) {
   std::mt19937 random(20260206);

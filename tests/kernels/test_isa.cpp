@@ -91,14 +91,16 @@ TEST(KernelTable, TheFirstRowThatSupportsTheProblemWins) {
     choose_kernel("toy", rows, 500, Isa::reference);
     FAIL() << "found a kernel";
   } catch (const Error& error) {
-    EXPECT_EQ(std::string(error.what()), "toy: no kernel for ISA reference takes this problem; built are small, medium");
+    EXPECT_EQ(std::string(error.what()),
+              "toy: no kernel for ISA reference takes this problem; built are small, medium");
   }
 }
 
 TEST(KernelTable, DispatchFollowsTheIsa) {
   const std::vector<int16_t> weights(16, 1);
   const std::vector<int32_t> bias(4, 0);
-  const Conv2dProblem problem{.in_channels = 4, .out_channels = 4, .weights = weights, .bias = bias, .requantization = {}};
+  const Conv2dProblem problem{
+      .in_channels = 4, .out_channels = 4, .weights = weights, .bias = bias, .requantization = {}};
   EXPECT_EQ(choose_conv2d(problem, Isa::reference).name, "conv2d_reference");
   if (is_supported(Isa::avx2)) {
     EXPECT_EQ(choose_conv2d(problem, Isa::avx2).isa, Isa::avx2);

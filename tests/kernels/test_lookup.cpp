@@ -8,9 +8,11 @@
 namespace qstep::kernels::test {
 namespace {
 
-void expect_exact(const LookupProblem& problem, int64_t batch, int64_t height, int64_t width, int64_t channels, bool sliced, std::mt19937& random) {
+void expect_exact(const LookupProblem& problem, int64_t batch, int64_t height, int64_t width, int64_t channels,
+                  bool sliced, std::mt19937& random) {
   Strided<uint8_t> input(make_layout(batch, height, width, channels, sliced), 0);
-  input.for_each([&](size_t, uint8_t& code) { code = static_cast<uint8_t>(random() % static_cast<unsigned>(problem.entries)); });
+  input.for_each(
+      [&](size_t, uint8_t& code) { code = static_cast<uint8_t>(random() % static_cast<unsigned>(problem.entries)); });
   std::vector<int> expected;
   input.for_each([&](size_t, uint8_t& code) { expected.push_back(problem.table[code]); });
   for (const LookupKernel& kernel : lookup_kernels()) {

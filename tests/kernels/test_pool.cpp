@@ -21,14 +21,20 @@ struct Images {
   int64_t batch, channels, height, width;
   std::vector<uint8_t> codes;  // [N, C, H, W]
 
-  Images(int64_t n, int64_t c, int64_t h, int64_t w, std::mt19937& random, int largest = 255) : batch(n), channels(c), height(h), width(w) {
+  Images(int64_t n, int64_t c, int64_t h, int64_t w, std::mt19937& random, int largest = 255)
+      : batch(n), channels(c), height(h), width(w) {
     codes.resize(static_cast<size_t>(n * c * h * w));
-    for (uint8_t& code : codes) code = static_cast<uint8_t>(static_cast<int>(random() % static_cast<unsigned>(largest + 1)));
+    for (uint8_t& code : codes) {
+      code = static_cast<uint8_t>(static_cast<int>(random() % static_cast<unsigned>(largest + 1)));
+    }
   }
-  int at(int64_t plane, int64_t y, int64_t x) const { return codes[static_cast<size_t>((plane * height + y) * width + x)]; }
+  int at(int64_t plane, int64_t y, int64_t x) const {
+    return codes[static_cast<size_t>((plane * height + y) * width + x)];
+  }
 };
 
-/// One output from the codes of a window's taps (those in the padding left out) and the count of taps within the padded image.
+/// One output from the codes of a window's taps (those in the padding left out) and the count of taps within the
+/// padded image.
 using Reduce = std::function<int64_t(const std::vector<int>& taps, int64_t padded_taps)>;
 
 /// Pools plane by plane: lists the taps of each window, in the image and in the padding, and reduces the list.
@@ -57,7 +63,8 @@ std::vector<int64_t> pool(const Images& images, const Window& w, int64_t out_h, 
 int64_t average_oracle(const AvgPool2dProblem& p, const std::vector<int>& taps, int64_t n) {
   Wide sum = 0;
   for (const int tap : taps) sum += tap - p.zero_code;
-  const Wide code = oracle::nearest_even(Wide{p.multiplier} * sum + Wide{n} * p.constant, Wide{n} * oracle::power_of_two(p.shift));
+  const Wide code =
+      oracle::nearest_even(Wide{p.multiplier} * sum + Wide{n} * p.constant, Wide{n} * oracle::power_of_two(p.shift));
   return static_cast<int64_t>(std::clamp<Wide>(code + p.zero_point, p.clamp_min, p.clamp_max));
 }
 
@@ -83,8 +90,8 @@ std::vector<int64_t> adaptive_average(const Images& images, const AvgPool2dProbl
 }
 
 template <class Kernel, class Problem>
-void expect_exact(std::span<const Kernel> kernels, const Problem& problem, const Images& images, int64_t out_h, int64_t out_w,
-                  const std::vector<int64_t>& expected) {
+void expect_exact(std::span<const Kernel> kernels, const Problem& problem, const Images& images, int64_t out_h,
+                  int64_t out_w, const std::vector<int64_t>& expected) {
   for (const Kernel& kernel : kernels) {
     if (!is_supported(kernel.isa)) continue;
     for (const bool sliced : {false, true}) {
@@ -102,15 +109,18 @@ void expect_exact(std::span<const Kernel> kernels, const Problem& problem, const
 }
 
 void check_max(const Images& images, const Window& window, int64_t out_h, int64_t out_w) {
-  const auto expected = pool(images, window, out_h, out_w, [](const std::vector<int>& taps, int64_t) { return *std::ranges::max_element(taps); });
+  const auto expected = pool(images, window, out_h, out_w,
+                             [](const std::vector<int>& taps, int64_t) { return *std::ranges::max_element(taps); });
   expect_exact(max_pool2d_kernels(), MaxPool2dProblem{window}, images, out_h, out_w, expected);
 }
 
 void check_average(const Images& images, const AvgPool2dProblem& problem, int64_t out_h, int64_t out_w) {
-  const auto expected = problem.adaptive ? adaptive_average(images, problem, out_h, out_w)
-                                         : pool(images, problem.window, out_h, out_w, [&](const std::vector<int>& taps, int64_t padded) {
-                                             return average_oracle(problem, taps, problem.count_include_pad ? padded : static_cast<int64_t>(taps.size()));
-                                           });
+  const auto expected =
+      problem.adaptive ? adaptive_average(images, problem, out_h, out_w)
+                       : pool(images, problem.window, out_h, out_w, [&](const std::vector<int>& taps, int64_t padded) {
+                           return average_oracle(
+                               problem, taps, problem.count_include_pad ? padded : static_cast<int64_t>(taps.size()));
+                         });
   expect_exact(avg_pool2d_kernels(), problem, images, out_h, out_w, expected);
 }
 
@@ -185,7 +195,8 @@ TEST(AvgPool2d, Adaptive) {
   AvgPool2dProblem problem = scaled(0.9, 0.1);
   problem.adaptive = true;
   problem.zero_code = 3;
-  for (const auto& [h, w, out_h, out_w] : {std::array{7, 7, 1, 1}, std::array{7, 5, 3, 2}, std::array{4, 4, 4, 4}, std::array{3, 2, 5, 7}}) {
+  for (const auto& [h, w, out_h, out_w] :
+       {std::array{7, 7, 1, 1}, std::array{7, 5, 3, 2}, std::array{4, 4, 4, 4}, std::array{3, 2, 5, 7}}) {
     check_average(Images(2, 21, h, w, random), problem, out_h, out_w);
   }
 }
@@ -205,7 +216,8 @@ TEST(AvgPool2d, NextToATieThatDoublesWouldHit) {
     for (const int code : {0, 3, 100, 101, 254}) {
       for (const int nudge : {-1, 0, 1}) {
         // Inputs of zero: the code is that of constant / 2^shift, half a step plus or minus 2^-shift.
-        AvgPool2dProblem problem{.multiplier = 1, .constant = (int64_t{2 * code + 1} << (shift - 1)) + nudge, .shift = shift};
+        AvgPool2dProblem problem{
+            .multiplier = 1, .constant = (int64_t{2 * code + 1} << (shift - 1)) + nudge, .shift = shift};
         problem.window.kernel[0] = 3;
         check_average(Images(1, 19, 3, 2, random, 0), problem, 1, 2);
         ASSERT_FALSE(HasFatalFailure()) << "shift " << shift << ", code " << code << ", nudge " << nudge;
@@ -240,7 +252,8 @@ TEST(Pool, RejectsWhatItDoesNotDescribe) {
   rejects([](auto& p) { p.window.stride[0] = 2; });  // the last windows would lie beyond the image
   rejects([](auto& p) { p.clamp_min = 256; });
   rejects([](auto& p) { p.zero_code = -1; });
-  EXPECT_THROW(validate(MaxPool2dProblem{{{2, 2}, {1, 1}, {2, 0, 0, 0}, {1, 1}}}, input, output), Error) << "a window in the padding";
+  EXPECT_THROW(validate(MaxPool2dProblem{{{2, 2}, {1, 1}, {2, 0, 0, 0}, {1, 1}}}, input, output), Error)
+      << "a window in the padding";
   EXPECT_THROW(validate(MaxPool2dProblem{}, input, ImageLayout::dense(1, 4, 4, 7)), Error);
   EXPECT_THROW(validate(MaxPool2dProblem{}, input, ImageLayout::dense(2, 4, 4, 8)), Error);
 }

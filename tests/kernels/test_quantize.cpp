@@ -31,8 +31,8 @@ int32_t quantize_oracle(float x, const Grid& grid) {
 }
 
 std::vector<Grid> sample_grids() {
-  return {{1.0F, 0, 0.0F, 0, 255}, {0.1F, 128, 0.0F, 0, 255}, {0.037F, 255, 0.0F, 0, 255}, {3.7e-3F, 3, 0.0F, 0, 15},
-          {0.25F, 0, -0.61F, 0, 15}, {0.011F, 8, -0.4F, 2, 13}, {1e30F, 7, 1e29F, 0, 255}, {1e-38F, 0, 0.0F, 0, 3}};
+  return {{1.0F, 0, 0.0F, 0, 255},   {0.1F, 128, 0.0F, 0, 255}, {0.037F, 255, 0.0F, 0, 255}, {3.7e-3F, 3, 0.0F, 0, 15},
+          {0.25F, 0, -0.61F, 0, 15}, {0.011F, 8, -0.4F, 2, 13}, {1e30F, 7, 1e29F, 0, 255},   {1e-38F, 0, 0.0F, 0, 3}};
 }
 
 std::vector<float> sample_values(const Grid& grid, std::mt19937& random) {
@@ -84,7 +84,8 @@ TEST(Quantize, ReportsNaNWhereverItIs) {
       EXPECT_TRUE(kernel.run(values.data(), count, grid, codes.data(), 1));
       for (size_t at = 0; at < values.size(); ++at) {
         values[at] = not_a_number;
-        EXPECT_FALSE(kernel.run(values.data(), count, grid, codes.data(), 1)) << kernel.name << ", " << at << " of " << count;
+        EXPECT_FALSE(kernel.run(values.data(), count, grid, codes.data(), 1))
+            << kernel.name << ", " << at << " of " << count;
         EXPECT_EQ(codes[at], 1);
         values[at] = infinity;
         EXPECT_TRUE(kernel.run(values.data(), count, grid, codes.data(), 1));
@@ -105,8 +106,10 @@ TEST(Dequantize, EveryCode) {
           std::vector<float> values(static_cast<size_t>(count));
           kernel.run(codes.data(), stride, count, grid, values.data());
           for (int64_t i = 0; i < count; ++i) {
-            const auto product = static_cast<float>(static_cast<long double>(grid.scale) * static_cast<long double>(i - grid.zero_point));
-            const auto sum = static_cast<float>(static_cast<long double>(product) + static_cast<long double>(grid.offset));
+            const auto product = static_cast<float>(static_cast<long double>(grid.scale) *
+                                                    static_cast<long double>(i - grid.zero_point));
+            const auto sum =
+                static_cast<float>(static_cast<long double>(product) + static_cast<long double>(grid.offset));
             ASSERT_EQ(values[static_cast<size_t>(i)], sum) << kernel.name;
           }
         }
@@ -137,9 +140,10 @@ TEST(DequantizeAccumulators, OneProductInDouble) {
 
 TEST(CodeGrid, RejectsWhatKernelsDoNotTake) {
   EXPECT_NO_THROW(validate_code_grid({0.5F, 3, 0.1F, 0, 255}));
-  for (const Grid& grid : {Grid{0.0F, 0, 0.0F, 0, 255}, Grid{-1.0F, 0, 0.0F, 0, 255}, Grid{infinity, 0, 0.0F, 0, 255},
-                           Grid{not_a_number, 0, 0.0F, 0, 255}, Grid{1.0F, 0, not_a_number, 0, 255}, Grid{1.0F, 0, 0.0F, -1, 255},
-                           Grid{1.0F, 0, 0.0F, 0, 256}, Grid{1.0F, 0, 0.0F, 5, 4}, Grid{1.0F, 256, 0.0F, 0, 255}}) {
+  for (const Grid& grid :
+       {Grid{0.0F, 0, 0.0F, 0, 255}, Grid{-1.0F, 0, 0.0F, 0, 255}, Grid{infinity, 0, 0.0F, 0, 255},
+        Grid{not_a_number, 0, 0.0F, 0, 255}, Grid{1.0F, 0, not_a_number, 0, 255}, Grid{1.0F, 0, 0.0F, -1, 255},
+        Grid{1.0F, 0, 0.0F, 0, 256}, Grid{1.0F, 0, 0.0F, 5, 4}, Grid{1.0F, 256, 0.0F, 0, 255}}) {
     EXPECT_THROW(validate_code_grid(grid), Error);
   }
 }

@@ -1,7 +1,7 @@
 #pragma once
-// Requantization as published, in __int128. gemmlowp's rule is the one of its documentation: the accumulator, shifted left
-// and saturated, times a fixed-point number with 31 fractional bits, rounded to nearest with ties upwards; then divided by
-// a power of two, rounded to nearest with ties away from zero.
+// Requantization as published, in __int128. gemmlowp's rule is the one of its documentation: the accumulator, shifted
+// left and saturated, times a fixed-point number with 31 fractional bits, rounded to nearest with ties upwards; then
+// divided by a power of two, rounded to nearest with ties away from zero.
 #include <algorithm>
 #include <cstdint>
 

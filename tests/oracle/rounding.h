@@ -1,6 +1,6 @@
 #pragma once
-// Rounding by its definition, in __int128: of the integers around a quotient take the nearest, and of two nearest the one
-// that the rule names. Shares nothing with core/rounding.h.
+// Rounding by its definition, in __int128: of the integers around a quotient take the nearest, and of two nearest the
+// one that the rule names. Shares nothing with core/rounding.h.
 #include <cstdint>
 #include <utility>
 

@@ -17,9 +17,9 @@ struct AlignedAllocator {
   AlignedAllocator(const AlignedAllocator<U>&) {}
 
   T* allocate(size_t count) {
-    return static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t{memory_alignment}));
+    return static_cast<T*>(::operator new (count * sizeof(T), std::align_val_t{memory_alignment}));
   }
-  void deallocate(T* data, size_t) { ::operator delete(data, std::align_val_t{memory_alignment}); }
+  void deallocate(T* data, size_t) { ::operator delete (data, std::align_val_t{memory_alignment}); }
 
   friend bool operator==(const AlignedAllocator&, const AlignedAllocator&) { return true; }
 };

@@ -23,7 +23,8 @@ std::span<const Isa> built_isas();
 /// True where this CPU (and its operating system) runs `isa`.
 bool is_supported(Isa isa);
 
-/// The instruction set called `name`. Throws Error, listing what was built and what the CPU has, where it is not one of both.
+/// The instruction set called `name`. Throws Error, listing what was built and what the CPU has, where it is not one
+/// of both.
 Isa isa_from_name(std::string_view name);
 
 /// In use by default: the environment variable QSTEP_ISA where it is set, else the best supported one.

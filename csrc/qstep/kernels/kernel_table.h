@@ -18,7 +18,8 @@ inline bool may_serve(Isa kernel, Isa requested) {
 }
 
 template <class Kernel, class Problem>
-const Kernel& choose_kernel(std::string_view operation, std::span<const Kernel> table, const Problem& problem, Isa isa) {
+const Kernel& choose_kernel(std::string_view operation, std::span<const Kernel> table, const Problem& problem,
+                            Isa isa) {
   for (const Kernel& kernel : table) {
     if (may_serve(kernel.isa, isa) && is_supported(kernel.isa) && kernel.supports(problem)) return kernel;
   }

@@ -5,8 +5,8 @@
 
 namespace qstep::kernels {
 
-/// An image tensor in NHWC order: the channels of a pixel are contiguous, everything else has a stride in elements, so a
-/// slice of channels, rows or images is a layout, not a copy.
+/// An image tensor in NHWC order: the channels of a pixel are contiguous, everything else has a stride in elements, so
+/// a slice of channels, rows or images is a layout, not a copy.
 struct ImageLayout {
   int64_t batch = 0;
   int64_t height = 0;
@@ -50,8 +50,8 @@ struct PixelCursor {
   }
 };
 
-/// Work items [begin, end) of one call. An operation states how many items it has; any partition into ranges, run in any
-/// order or at once, gives the same result.
+/// Work items [begin, end) of one call. An operation states how many items it has; any partition into ranges, run in
+/// any order or at once, gives the same result.
 struct Range {
   int64_t begin = 0;
   int64_t end = 0;

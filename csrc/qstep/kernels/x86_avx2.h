@@ -1,6 +1,7 @@
 #pragma once
-// What the AVX2 files share. AVX2 code lives between QSTEP_AVX2_BEGIN and QSTEP_AVX2_END instead of in files compiled with
-// -mavx2: there, an inline function of the standard library compiled with AVX2 may be the copy that the linker keeps for all.
+// What the AVX2 files share. AVX2 code lives between QSTEP_AVX2_BEGIN and QSTEP_AVX2_END instead of in files compiled
+// with -mavx2: there, an inline function of the standard library compiled with AVX2 may be the copy that the linker
+// keeps for all.
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -27,16 +28,16 @@ QSTEP_INLINE inline void unroll_sequence(Body& body, std::integer_sequence<int, 
   (body(std::integral_constant<int, I>{}), ...);
 }
 
-/// body(0), ..., body(Count - 1) with constant arguments. gcc 12 keeps an array of vectors in registers only where every
-/// index is a constant expression; under "#pragma GCC unroll" it stores each accumulator to the stack in each step.
-/// Mark the body QSTEP_INLINE.
+/// body(0), ..., body(Count - 1) with constant arguments. gcc 12 keeps an array of vectors in registers only where
+/// every index is a constant expression; under "#pragma GCC unroll" it stores each accumulator to the stack in each
+/// step. Mark the body QSTEP_INLINE.
 template <int Count, class Body>
 QSTEP_INLINE inline void unroll(Body body) {
   unroll_sequence(body, std::make_integer_sequence<int, Count>{});
 }
 
-/// Costs nothing and says that x is in a register here. gcc 12 keeps its choice through a loop, where it may else hold half
-/// of the accumulators on the stack.
+/// Costs nothing and says that x is in a register here. gcc 12 keeps its choice through a loop, where it may else hold
+/// half of the accumulators on the stack.
 QSTEP_INLINE inline void keep_in_register(__m256i& x) { asm("" : "+x"(x)); }
 
 QSTEP_INLINE inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }

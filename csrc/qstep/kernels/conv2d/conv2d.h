@@ -1,8 +1,9 @@
 #pragma once
 // Convolution of codes, grouped, dilated, strided, padded on each side; depthwise ones included:
 //
-//   acc[n][y][x][o] = sum_{i, j, c} (input[n][y * stride_h - top + i * dilation_h][x * stride_w - left + j * dilation_w][g][c]
-//                                    - zero_code) * weights[o][i][j][c] + bias[o],     g = o / (out_channels / groups)
+//   acc[n][y][x][o] = sum_{i, j, c} (input[n][v][u][g][c] - zero_code) * weights[o][i][j][c] + bias[o]
+//       v = y * stride_h - top + i * dilation_h,  u = x * stride_w - left + j * dilation_w
+//       g = o / (out_channels / groups)
 //   output = acc, or its requantized code (epilogue/epilogue.h)
 //
 // Taps outside the image count as zero_code, so they add nothing.
@@ -26,10 +27,11 @@ struct Conv2dProblem {
   int64_t out_channels = 0;
   int64_t groups = 1;
   core::Window window;
-  int32_t quant_max = 255;           ///< largest input code, 1..255: kernels rely on it
-  int32_t zero_code = 0;             ///< 0..quant_max
-  std::span<const int16_t> weights;  ///< [out_channels][kernel_h][kernel_w][in_channels / groups]: code - zero_point, in [-255, 255]
-  std::span<const int32_t> bias;     ///< [out_channels]
+  int32_t quant_max = 255;  ///< largest input code, 1..255: kernels rely on it
+  int32_t zero_code = 0;    ///< 0..quant_max
+  /// [out_channels][kernel_h][kernel_w][in_channels / groups]: code - zero_point, in [-255, 255]
+  std::span<const int16_t> weights;
+  std::span<const int32_t> bias;  ///< [out_channels]
   Requantization requantization;
 };
 
@@ -60,8 +62,8 @@ struct Conv2dKernel {
 
 std::span<const Conv2dKernel> conv2d_kernels();
 
-/// The convolution as the matrix product that it is: a row per output pixel, depth = kernel_h * kernel_w * in_channels / groups.
-/// Output channels of different groups multiply different rows.
+/// The convolution as the matrix product that it is: a row per output pixel, whose depth is that of the window,
+/// kernel_h * kernel_w * in_channels / groups. Output channels of different groups multiply different rows.
 GemmProblem as_gemm(const Conv2dProblem& problem);
 
 /// Throws Error where the problem is not as described above, or where an int32 accumulator could overflow (see gemm.h).

@@ -1,6 +1,6 @@
 #pragma once
-// Convolution as a blocked matrix product (gemm/panel_gemm.h) whose rows are gathered tap by tap: one block of rows at a
-// time, in cache, never the whole image. A 1x1 convolution reads its rows where they lie.
+// Convolution as a blocked matrix product (gemm/panel_gemm.h) whose rows are gathered tap by tap: one block of rows at
+// a time, in cache, never the whole image. A 1x1 convolution reads its rows where they lie.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -18,7 +18,9 @@ struct ConvolutionGeometry {
   uint8_t zero_code = 0;
 
   bool is_pointwise() const {
-    const auto all = [](const auto& values, int32_t value) { return std::ranges::all_of(values, [&](int32_t v) { return v == value; }); };
+    const auto all = [](const auto& values, int32_t value) {
+      return std::ranges::all_of(values, [&](int32_t v) { return v == value; });
+    };
     return all(window.kernel, 1) && all(window.stride, 1) && all(window.padding, 0);
   }
 };
@@ -45,7 +47,9 @@ struct WindowRows {
   template <class Arithmetic>
   void stage(int64_t first, int count, int64_t group, typename Arithmetic::Code* output, int64_t stride) const {
     PixelCursor at(arguments.output_layout, first);
-    for (int r = 0; r < count; ++r, at.advance(arguments.output_layout)) stage_window<Arithmetic>(at, group, output + r * stride);
+    for (int r = 0; r < count; ++r, at.advance(arguments.output_layout)) {
+      stage_window<Arithmetic>(at, group, output + r * stride);
+    }
   }
 
  private:
@@ -76,7 +80,9 @@ struct WindowRows {
       const int64_t begin = std::clamp<int64_t>(-x, 0, window.kernel[1]);
       const int64_t end = std::clamp<int64_t>(layout.width - x, begin, window.kernel[1]);
       std::fill_n(output, begin * channels, geometry.zero_code);
-      if (begin < end) Arithmetic::stage(row + (x + begin) * channels, (end - begin) * channels, output + begin * channels);
+      if (begin < end) {
+        Arithmetic::stage(row + (x + begin) * channels, (end - begin) * channels, output + begin * channels);
+      }
       std::fill_n(output + end * channels, (window.kernel[1] - end) * channels, geometry.zero_code);
       return;
     }

@@ -1,16 +1,18 @@
 #pragma once
-// Depthwise convolution, whatever its instruction set: blocks of neighbouring channels, one pixel's taps summed at a time.
+// Depthwise convolution, whatever its instruction set: blocks of neighbouring channels, one pixel's taps summed at a
+// time.
 //
-// Taps are reached through a table of pointers, one per tap of each pixel of a small tile; those outside the image point to
-// a pixel of zero codes. The last block of channels ends where the channels end and overlaps the one before it, so nothing
-// is read or written beyond them. Where the channels do not fill one block, taps are copied to blocks in scratch.
+// Taps are reached through a table of pointers, one per tap of each pixel of a small tile; those outside the image
+// point to a pixel of zero codes. The last block of channels ends where the channels end and overlaps the one before
+// it, so nothing is read or written beyond them. Where the channels do not fill one block, taps are copied to blocks
+// in scratch.
 //
 // An Arithmetic holds packed weights and sums one pixel's block:
 //   block_channels, a multiple of tile_columns
 //   supports(problem), Arithmetic(problem), bytes()
 //   taps()                                  of the table, at least the window's: more of them have weight zero
 //   accumulate(block, taps, first_channel, bias, sums, stride)
-//                                           sums[h * stride + c] = bias[16 h + c] + sum of tap[first_channel + 16 h + c] * weight
+//       sums[h * stride + c] = bias[16 h + c] + sum over taps of tap[first_channel + 16 h + c] * weight
 //   finish(epilogue, tile, output)
 #include <algorithm>
 #include <cstddef>
@@ -54,7 +56,9 @@ class BlockedDepthwise final : public PackedConv2d {
     return taps * (sizeof(const uint8_t*) + (copies_taps() ? block_channels : 0));
   }
 
-  size_t packed_bytes() const override { return arithmetic_.bytes() + bias_.size() * sizeof(int32_t) + zero_pixel_.size(); }
+  size_t packed_bytes() const override {
+    return arithmetic_.bytes() + bias_.size() * sizeof(int32_t) + zero_pixel_.size();
+  }
 
   void run(const Conv2dArguments& arguments, Range items, std::byte* scratch) const override {
     for (int64_t item = items.begin; item < items.end; ++item) {
@@ -72,7 +76,8 @@ class BlockedDepthwise final : public PackedConv2d {
 
   bool copies_taps() const { return channels_ < block_channels; }
 
-  void run_tile(const Conv2dArguments& arguments, int64_t image, int64_t row, int64_t column, std::byte* scratch) const {
+  void run_tile(const Conv2dArguments& arguments, int64_t image, int64_t row, int64_t column,
+                std::byte* scratch) const {
     const ImageLayout& layout = arguments.output_layout;
     const int pixels = static_cast<int>(std::min<int64_t>(tile_pixels, layout.width - column));
     auto* taps = reinterpret_cast<const uint8_t**>(scratch);
@@ -100,7 +105,8 @@ class BlockedDepthwise final : public PackedConv2d {
     }
   }
 
-  void point_at_taps(const Conv2dArguments& arguments, int64_t image, int64_t row, int64_t column, const uint8_t** taps) const {
+  void point_at_taps(const Conv2dArguments& arguments, int64_t image, int64_t row, int64_t column,
+                     const uint8_t** taps) const {
     const ImageLayout& layout = arguments.input_layout;
     const uint8_t** const end = taps + arithmetic_.taps();
     for (int32_t i = 0; i < window_.kernel[0]; ++i) {
@@ -114,9 +120,11 @@ class BlockedDepthwise final : public PackedConv2d {
     std::fill(taps, end, zero_pixel_.data());
   }
 
-  /// Points `taps` at copies with block_channels readable bytes. Bytes beyond the channels stay as they are: their sums are not stored.
+  /// Points `taps` at copies with block_channels readable bytes. Bytes beyond the channels stay as they are: their
+  /// sums are not stored.
   void copy_taps(const uint8_t** taps, int64_t count, std::byte* scratch) const {
-    auto* copies = reinterpret_cast<uint8_t*>(scratch + static_cast<size_t>(tile_pixels * arithmetic_.taps()) * sizeof(const uint8_t*));
+    auto* copies = reinterpret_cast<uint8_t*>(scratch + static_cast<size_t>(tile_pixels * arithmetic_.taps()) *
+                                                            sizeof(const uint8_t*));
     for (int64_t t = 0; t < count; ++t, copies += block_channels) {
       std::memcpy(copies, taps[t], static_cast<size_t>(channels_));
       taps[t] = copies;
@@ -126,16 +134,16 @@ class BlockedDepthwise final : public PackedConv2d {
   int64_t channels_;
   core::Window window_;
   Arithmetic arithmetic_;
-  AlignedVector<int32_t> bias_;         // folded, padded to a block
-  AlignedVector<uint8_t> zero_pixel_;   // padded to a block
+  AlignedVector<int32_t> bias_;        // folded, padded to a block
+  AlignedVector<uint8_t> zero_pixel_;  // padded to a block
   Epilogue epilogue_;
 };
 
 template <class Arithmetic>
 std::unique_ptr<PackedConv2d> pack_blocked_depthwise(const Conv2dProblem& problem) {
   validate(problem);
-  require(is_depthwise(problem), "depthwise: groups must equal {} input and {} output channels, got {}", problem.in_channels,
-          problem.out_channels, problem.groups);
+  require(is_depthwise(problem), "depthwise: groups must equal {} input and {} output channels, got {}",
+          problem.in_channels, problem.out_channels, problem.groups);
   return std::make_unique<BlockedDepthwise<Arithmetic>>(problem);
 }
 

@@ -13,9 +13,9 @@ namespace {
 int64_t tap_count(const Conv2dProblem& problem) { return int64_t{problem.window.kernel[0]} * problem.window.kernel[1]; }
 int64_t pair_count(const Conv2dProblem& problem) { return (tap_count(problem) + 1) / 2; }
 
-/// Interleaves the weights of two taps as vpunpckl and vpunpckh interleave their codes. These work on the 128-bit halves of
-/// a vector separately: position i of the low and high results together holds channel (i / q % 2) * 2 q + i / (2 q) * q + i % q,
-/// with q channels in a quarter of the block.
+/// Interleaves the weights of two taps as vpunpckl and vpunpckh interleave their codes. These work on the 128-bit
+/// halves of a vector separately: position i of the low and high results together holds channel (i / q % 2) * 2 q + i
+/// / (2 q) * q + i % q, with q channels in a quarter of the block.
 template <int block_channels, class T>
 void pack_pairs(const Conv2dProblem& problem, AlignedVector<T>& packed) {
   constexpr int quarter = block_channels / 4;
@@ -70,8 +70,8 @@ DepthwiseMaddubs16::DepthwiseMaddubs16(const Conv2dProblem& problem) : pairs_(pa
 QSTEP_AVX2_BEGIN
 namespace qstep::kernels::avx2 {
 
-void DepthwiseMadd16::accumulate(int64_t block, const uint8_t* const* taps, int64_t first_channel, const int32_t* bias, int32_t* sums,
-                                 int64_t) const {
+void DepthwiseMadd16::accumulate(int64_t block, const uint8_t* const* taps, int64_t first_channel, const int32_t* bias,
+                                 int32_t* sums, int64_t) const {
   const int16_t* weights = weights_.data() + block * pairs_ * block_channels * 2;
   __m256i low = _mm256_setzero_si256();   // channels 0..3 and 8..11
   __m256i high = _mm256_setzero_si256();  // channels 4..7 and 12..15
@@ -79,14 +79,15 @@ void DepthwiseMadd16::accumulate(int64_t block, const uint8_t* const* taps, int6
     const __m256i first = _mm256_cvtepu8_epi16(load_half(taps[0] + first_channel));
     const __m256i second = _mm256_cvtepu8_epi16(load_half(taps[1] + first_channel));
     low = _mm256_add_epi32(low, _mm256_madd_epi16(_mm256_unpacklo_epi16(first, second), load(weights)));
-    high = _mm256_add_epi32(high, _mm256_madd_epi16(_mm256_unpackhi_epi16(first, second), load(weights + block_channels)));
+    high =
+        _mm256_add_epi32(high, _mm256_madd_epi16(_mm256_unpackhi_epi16(first, second), load(weights + block_channels)));
   }
   store(sums, _mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x20), load(bias)));
   store(sums + 8, _mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x31), load(bias + 8)));
 }
 
-void DepthwiseMaddubs16::accumulate(int64_t block, const uint8_t* const* taps, int64_t first_channel, const int32_t* bias,
-                                    int32_t* sums, int64_t stride) const {
+void DepthwiseMaddubs16::accumulate(int64_t block, const uint8_t* const* taps, int64_t first_channel,
+                                    const int32_t* bias, int32_t* sums, int64_t stride) const {
   const int8_t* weights = weights_.data() + block * pairs_ * block_channels * 2;
   __m256i low = _mm256_setzero_si256();   // channels 0..7 and 16..23
   __m256i high = _mm256_setzero_si256();  // channels 8..15 and 24..31
@@ -94,11 +95,11 @@ void DepthwiseMaddubs16::accumulate(int64_t block, const uint8_t* const* taps, i
     const __m256i first = load(taps[0] + first_channel);
     const __m256i second = load(taps[1] + first_channel);
     low = _mm256_add_epi16(low, _mm256_maddubs_epi16(_mm256_unpacklo_epi8(first, second), load(weights)));
-    high = _mm256_add_epi16(high, _mm256_maddubs_epi16(_mm256_unpackhi_epi8(first, second), load(weights + block_channels)));
+    high = _mm256_add_epi16(high,
+                            _mm256_maddubs_epi16(_mm256_unpackhi_epi8(first, second), load(weights + block_channels)));
   }
-  const auto widen = [](int32_t* to, __m128i sum, const int32_t* from) QSTEP_INLINE {
-    store(to, _mm256_add_epi32(_mm256_cvtepi16_epi32(sum), load(from)));
-  };
+  const auto widen = [](int32_t* to, __m128i sum, const int32_t* from)
+                         QSTEP_INLINE { store(to, _mm256_add_epi32(_mm256_cvtepi16_epi32(sum), load(from))); };
   widen(sums, _mm256_castsi256_si128(low), bias);
   widen(sums + 8, _mm256_castsi256_si128(high), bias + 8);
   widen(sums + stride, _mm256_extracti128_si256(low, 1), bias + 16);

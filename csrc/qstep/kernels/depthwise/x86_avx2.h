@@ -20,8 +20,11 @@ class DepthwiseMadd16 {
   size_t bytes() const { return weights_.size() * sizeof(int16_t); }
   int64_t taps() const { return 2 * pairs_; }
 
-  void accumulate(int64_t block, const uint8_t* const* taps, int64_t first_channel, const int32_t* bias, int32_t* sums, int64_t stride) const;
-  static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) { epilogue.store_avx2(tile, output); }
+  void accumulate(int64_t block, const uint8_t* const* taps, int64_t first_channel, const int32_t* bias, int32_t* sums,
+                  int64_t stride) const;
+  static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
+    epilogue.store_avx2(tile, output);
+  }
 
  private:
   int64_t pairs_;
@@ -39,8 +42,11 @@ class DepthwiseMaddubs16 {
   size_t bytes() const { return weights_.size(); }
   int64_t taps() const { return 2 * pairs_; }
 
-  void accumulate(int64_t block, const uint8_t* const* taps, int64_t first_channel, const int32_t* bias, int32_t* sums, int64_t stride) const;
-  static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) { epilogue.store_avx2(tile, output); }
+  void accumulate(int64_t block, const uint8_t* const* taps, int64_t first_channel, const int32_t* bias, int32_t* sums,
+                  int64_t stride) const;
+  static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
+    epilogue.store_avx2(tile, output);
+  }
 
  private:
   int64_t pairs_;

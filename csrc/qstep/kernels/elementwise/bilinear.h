@@ -4,8 +4,8 @@
 //   t = product * c_a * c_b + left * c_a + right * c_b + constant
 //   output = clamp(shift_right_half_even(t, shift) + zero_point, clamp_min, clamp_max)
 //
-// The output may be one of the operands itself; it may not overlap them otherwise. Work items are rows: batch * height of the
-// output.
+// The output may be one of the operands itself; it may not overlap them otherwise. Work items are rows: batch * height
+// of the output.
 #include <cstdint>
 #include <span>
 #include <string_view>
@@ -20,7 +20,7 @@ struct BilinearProblem {
   int64_t left = 0;
   int64_t right = 0;
   int64_t constant = 0;
-  int32_t shift = 0;        ///< 0..62
+  int32_t shift = 0;          ///< 0..62
   int32_t quant_max_a = 255;  ///< largest code of a, 0..255
   int32_t quant_max_b = 255;
   int32_t zero_code_a = 0;  ///< 0..quant_max_a
@@ -51,8 +51,8 @@ struct BilinearKernel {
 std::span<const BilinearKernel> bilinear_kernels();
 const BilinearKernel& choose_bilinear(const BilinearProblem& problem, Isa isa = current_isa());
 
-/// Throws Error where a parameter is out of the range given above, or where the magnitudes of the four terms of t may add up to
-/// 2^53 or more: kernels rely on every integer between being exact in a double.
+/// Throws Error where a parameter is out of the range given above, or where the magnitudes of the four terms of t may
+/// add up to 2^53 or more: kernels rely on every integer between being exact in a double.
 void validate(const BilinearProblem& problem);
 
 }  // namespace qstep::kernels

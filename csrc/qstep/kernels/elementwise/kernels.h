@@ -12,13 +12,17 @@ void bilinear_avx2(const BilinearProblem& problem, const BilinearArguments& argu
 void lookup_reference(const LookupProblem& problem, const LookupArguments& arguments, Range items);
 void lookup_avx2(const LookupProblem& problem, const LookupArguments& arguments, Range items);
 
-bool quantize_reference(const float* input, int64_t count, const core::Grid& grid, uint8_t* output, int64_t output_stride);
+bool quantize_reference(const float* input, int64_t count, const core::Grid& grid, uint8_t* output,
+                        int64_t output_stride);
 bool quantize_avx2(const float* input, int64_t count, const core::Grid& grid, uint8_t* output, int64_t output_stride);
 
-void dequantize_reference(const uint8_t* input, int64_t input_stride, int64_t count, const core::Grid& grid, float* output);
+void dequantize_reference(const uint8_t* input, int64_t input_stride, int64_t count, const core::Grid& grid,
+                          float* output);
 void dequantize_avx2(const uint8_t* input, int64_t input_stride, int64_t count, const core::Grid& grid, float* output);
 
-void dequantize_accumulators_reference(const int32_t* input, int64_t input_stride, int64_t count, double scale, float* output);
-void dequantize_accumulators_avx2(const int32_t* input, int64_t input_stride, int64_t count, double scale, float* output);
+void dequantize_accumulators_reference(const int32_t* input, int64_t input_stride, int64_t count, double scale,
+                                       float* output);
+void dequantize_accumulators_avx2(const int32_t* input, int64_t input_stride, int64_t count, double scale,
+                                  float* output);
 
 }  // namespace qstep::kernels

@@ -1,6 +1,6 @@
 #pragma once
-// Any function of one code: output = table[input]. The output may be the input itself; it may not overlap it otherwise. Work items
-// are rows: batch * height.
+// Any function of one code: output = table[input]. The output may be the input itself; it may not overlap it
+// otherwise. Work items are rows: batch * height.
 #include <array>
 #include <cstdint>
 #include <span>
@@ -13,7 +13,8 @@ namespace qstep::kernels {
 
 struct LookupProblem {
   std::array<uint8_t, 256> table{};
-  int32_t entries = 256;  ///< 1..256: quant_max of the input + 1. Larger codes do not occur; what they would give is not defined.
+  /// 1..256: quant_max of the input + 1. Larger codes do not occur; what they would give is not defined.
+  int32_t entries = 256;
 };
 
 struct LookupArguments {

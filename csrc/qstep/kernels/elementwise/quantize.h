@@ -10,8 +10,8 @@
 
 namespace qstep::kernels {
 
-/// output[i * output_stride] = core::quantize(input[i], grid), on a grid that validate_code_grid accepts. Infinities saturate.
-/// Returns false where a NaN was met (its code is quant_min).
+/// output[i * output_stride] = core::quantize(input[i], grid), on a grid that validate_code_grid accepts. Infinities
+/// saturate. Returns false where a NaN was met (its code is quant_min).
 struct QuantizeKernel {
   std::string_view name;
   Isa isa;
@@ -27,7 +27,8 @@ struct DequantizeKernel {
   void (*run)(const uint8_t* input, int64_t input_stride, int64_t count, const core::Grid& grid, float* output);
 };
 
-/// output[i] = float32(scale * input[i * input_stride]), the product in float64: for one channel of a layer's accumulators.
+/// output[i] = float32(scale * input[i * input_stride]), the product in float64: for one channel of a layer's
+/// accumulators.
 struct DequantizeAccumulatorsKernel {
   std::string_view name;
   Isa isa;
@@ -43,7 +44,8 @@ const QuantizeKernel& choose_quantize(const core::Grid& grid, Isa isa = current_
 const DequantizeKernel& choose_dequantize(const core::Grid& grid, Isa isa = current_isa());
 const DequantizeAccumulatorsKernel& choose_dequantize_accumulators(double scale, Isa isa = current_isa());
 
-/// Throws Error unless scale is finite and > 0, offset finite, 0 <= quant_min <= quant_max <= 255, zero_point in [0, 255].
+/// Throws Error unless scale is finite and > 0, offset finite, 0 <= quant_min <= quant_max <= 255, and zero_point in
+/// [0, 255].
 void validate_code_grid(const core::Grid& grid);
 
 }  // namespace qstep::kernels

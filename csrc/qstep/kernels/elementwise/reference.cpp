@@ -20,7 +20,8 @@ void for_each_element(const ImageLayout& layout, Range items, Body body) {
 void bilinear_reference(const BilinearProblem& p, const BilinearArguments& arguments, Range items) {
   for_each_element(arguments.output_layout, items, [&](int64_t image, int64_t row, int64_t column, int64_t c) {
     const int64_t a = arguments.a[arguments.a_layout.offset(image, row, column) + c] - p.zero_code_a;
-    const int64_t b = arguments.b[arguments.b_layout.offset(image, row, column) + c * arguments.b_channel_stride] - p.zero_code_b;
+    const int64_t b =
+        arguments.b[arguments.b_layout.offset(image, row, column) + c * arguments.b_channel_stride] - p.zero_code_b;
     const int64_t t = p.product * a * b + p.left * a + p.right * b + p.constant;
     const int64_t code = core::shift_right_half_even(t, p.shift) + p.zero_point;
     arguments.output[arguments.output_layout.offset(image, row, column) + c] =
@@ -35,7 +36,8 @@ void lookup_reference(const LookupProblem& problem, const LookupArguments& argum
   });
 }
 
-bool quantize_reference(const float* input, int64_t count, const core::Grid& grid, uint8_t* output, int64_t output_stride) {
+bool quantize_reference(const float* input, int64_t count, const core::Grid& grid, uint8_t* output,
+                        int64_t output_stride) {
   bool valid = true;
   for (int64_t i = 0; i < count; ++i) {
     valid = valid && !std::isnan(input[i]);
@@ -44,11 +46,13 @@ bool quantize_reference(const float* input, int64_t count, const core::Grid& gri
   return valid;
 }
 
-void dequantize_reference(const uint8_t* input, int64_t input_stride, int64_t count, const core::Grid& grid, float* output) {
+void dequantize_reference(const uint8_t* input, int64_t input_stride, int64_t count, const core::Grid& grid,
+                          float* output) {
   for (int64_t i = 0; i < count; ++i) output[i] = core::dequantize(input[i * input_stride], grid);
 }
 
-void dequantize_accumulators_reference(const int32_t* input, int64_t input_stride, int64_t count, double scale, float* output) {
+void dequantize_accumulators_reference(const int32_t* input, int64_t input_stride, int64_t count, double scale,
+                                       float* output) {
   for (int64_t i = 0; i < count; ++i) output[i] = static_cast<float>(scale * input[i * input_stride]);
 }
 

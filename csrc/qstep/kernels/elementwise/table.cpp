@@ -50,15 +50,21 @@ std::span<const BilinearKernel> bilinear_kernels() { return bilinear_table; }
 std::span<const LookupKernel> lookup_kernels() { return lookup_table; }
 std::span<const QuantizeKernel> quantize_kernels() { return quantize_table; }
 std::span<const DequantizeKernel> dequantize_kernels() { return dequantize_table; }
-std::span<const DequantizeAccumulatorsKernel> dequantize_accumulators_kernels() { return dequantize_accumulators_table; }
+std::span<const DequantizeAccumulatorsKernel> dequantize_accumulators_kernels() {
+  return dequantize_accumulators_table;
+}
 
 const BilinearKernel& choose_bilinear(const BilinearProblem& problem, Isa isa) {
   return choose_kernel("bilinear", bilinear_kernels(), problem, isa);
 }
 
-const LookupKernel& choose_lookup(const LookupProblem& problem, Isa isa) { return choose_kernel("lookup", lookup_kernels(), problem, isa); }
+const LookupKernel& choose_lookup(const LookupProblem& problem, Isa isa) {
+  return choose_kernel("lookup", lookup_kernels(), problem, isa);
+}
 
-const QuantizeKernel& choose_quantize(const core::Grid& grid, Isa isa) { return choose_kernel("quantize", quantize_kernels(), grid, isa); }
+const QuantizeKernel& choose_quantize(const core::Grid& grid, Isa isa) {
+  return choose_kernel("quantize", quantize_kernels(), grid, isa);
+}
 
 const DequantizeKernel& choose_dequantize(const core::Grid& grid, Isa isa) {
   return choose_kernel("dequantize", dequantize_kernels(), grid, isa);

@@ -26,12 +26,16 @@ void validate(const BilinearProblem& p) {
   const double a = std::max(p.zero_code_a, p.quant_max_a - p.zero_code_a);
   const double b = std::max(p.zero_code_b, p.quant_max_b - p.zero_code_b);
   const auto magnitude = [](int64_t x) { return std::fabs(static_cast<double>(x)); };
-  const double largest = magnitude(p.product) * a * b + magnitude(p.left) * a + magnitude(p.right) * b + magnitude(p.constant);
-  require(largest < 0x1p53, "bilinear: |product c_a c_b| + |left c_a| + |right c_b| + |constant| must be below 2^53, may reach {}", largest);
+  const double largest =
+      magnitude(p.product) * a * b + magnitude(p.left) * a + magnitude(p.right) * b + magnitude(p.constant);
+  require(largest < 0x1p53,
+          "bilinear: |product c_a c_b| + |left c_a| + |right c_b| + |constant| must be below 2^53, may reach {}",
+          largest);
 }
 
 void validate_code_grid(const core::Grid& grid) {
-  require(std::isfinite(grid.scale) && grid.scale > 0, "quantize: scale must be finite and positive, got {}", grid.scale);
+  require(std::isfinite(grid.scale) && grid.scale > 0, "quantize: scale must be finite and positive, got {}",
+          grid.scale);
   require(std::isfinite(grid.offset), "quantize: offset must be finite, got {}", grid.offset);
   require_code("quantize", "quant_max", grid.quant_max, 255);
   require_code("quantize", "quant_min", grid.quant_min, grid.quant_max);

@@ -10,7 +10,8 @@
 namespace qstep::kernels {
 namespace {
 
-/// body(image, row, column, values) for the runs of contiguous values of work items: whole rows where `whole_rows`, else pixels.
+/// body(image, row, column, values) for the runs of contiguous values of work items: whole rows where `whole_rows`,
+/// else pixels.
 template <class Body>
 void for_each_run(const ImageLayout& layout, Range items, bool whole_rows, Body body) {
   if (layout.width * layout.channels == 0) return;
@@ -36,7 +37,7 @@ namespace {
 
 using namespace avx2;
 
-// --- bilinear ----------------------------------------------------------------------------------------------------------
+// --- bilinear ------------------------------------------------------------------------------------
 
 /// BilinearProblem in doubles: every value before the division by 2^shift is an integer below 2^53, that division only
 /// moves the exponent, and the conversion to int32 is the one rounding.
@@ -107,11 +108,13 @@ void bilinear_run(const Bilinear& bilinear, const uint8_t* a, const uint8_t* b, 
     store_half(output + i, bilinear.sixteen<multiplies>(load_half(a + i), repeats_b ? repeated : load_half(b + i)));
   }
   if (const int64_t rest = count - i; rest > 0) {
-    store_part(output + i, bilinear.sixteen<multiplies>(load_part(a + i, rest), repeats_b ? repeated : load_part(b + i, rest)), rest);
+    store_part(output + i,
+               bilinear.sixteen<multiplies>(load_part(a + i, rest), repeats_b ? repeated : load_part(b + i, rest)),
+               rest);
   }
 }
 
-// --- lookup ------------------------------------------------------------------------------------------------------------
+// --- lookup --------------------------------------------------------------------------------------
 
 /// The table in blocks of sixteen entries, each looked up by vpshufb. An index of another block has its high bit set by
 /// then (0x70 is added with saturation to index - first of block), for which vpshufb gives 0; the results are or-ed.
@@ -122,7 +125,8 @@ void lookup_run(const uint8_t* table, const uint8_t* input, uint8_t* output, int
     unroll<blocks>([&](auto block) QSTEP_INLINE {
       const __m256i entries = _mm256_broadcastsi128_si256(load_half(table + 16 * block));
       const __m256i in_block = _mm256_sub_epi8(index, _mm256_set1_epi8(static_cast<char>(16 * block)));
-      result = _mm256_or_si256(result, _mm256_shuffle_epi8(entries, _mm256_adds_epu8(in_block, _mm256_set1_epi8(0x70))));
+      result =
+          _mm256_or_si256(result, _mm256_shuffle_epi8(entries, _mm256_adds_epu8(in_block, _mm256_set1_epi8(0x70))));
     });
     return result;
   };
@@ -131,7 +135,7 @@ void lookup_run(const uint8_t* table, const uint8_t* input, uint8_t* output, int
   for (; i < count; ++i) output[i] = table[input[i]];
 }
 
-// --- quantize ----------------------------------------------------------------------------------------------------------
+// --- quantize ------------------------------------------------------------------------------------
 
 /// core::quantize of eight values, before the zero point: exactly its operations, eight at a time.
 struct Quantizer {
@@ -149,7 +153,8 @@ struct Quantizer {
   QSTEP_INLINE __m256i eight(__m256 x) const {
     const __m256 quotient = _mm256_div_ps(_mm256_sub_ps(x, offset), scale);
     const __m256 rounded = _mm256_round_ps(quotient, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(rounded, low), high));  // max takes its second operand for NaN
+    return _mm256_cvtps_epi32(
+        _mm256_min_ps(_mm256_max_ps(rounded, low), high));  // max takes its second operand for NaN
   }
 };
 
@@ -159,24 +164,31 @@ void bilinear_avx2(const BilinearProblem& problem, const BilinearArguments& argu
   const Bilinear bilinear(problem);
   const ImageLayout& b_layout = arguments.b_layout;
   const bool repeats_b = arguments.b_channel_stride == 0;
-  const bool b_has_runs = repeats_b ? b_layout.pixel_stride == 0 : b_layout.pixel_stride == arguments.output_layout.channels;
+  const bool b_has_runs =
+      repeats_b ? b_layout.pixel_stride == 0 : b_layout.pixel_stride == arguments.output_layout.channels;
   const bool whole_rows = has_dense_rows(arguments.a_layout) && has_dense_rows(arguments.output_layout) && b_has_runs;
   const auto run = problem.product != 0 ? (repeats_b ? bilinear_run<true, true> : bilinear_run<true, false>)
                                         : (repeats_b ? bilinear_run<false, true> : bilinear_run<false, false>);
-  for_each_run(arguments.output_layout, items, whole_rows, [&](int64_t image, int64_t row, int64_t column, int64_t count) {
-    run(bilinear, arguments.a + arguments.a_layout.offset(image, row, column), arguments.b + b_layout.offset(image, row, column),
-        arguments.output + arguments.output_layout.offset(image, row, column), count);
-  });
+  for_each_run(arguments.output_layout, items, whole_rows,
+               [&](int64_t image, int64_t row, int64_t column, int64_t count) {
+                 run(bilinear, arguments.a + arguments.a_layout.offset(image, row, column),
+                     arguments.b + b_layout.offset(image, row, column),
+                     arguments.output + arguments.output_layout.offset(image, row, column), count);
+               });
 }
 
 void lookup_avx2(const LookupProblem& problem, const LookupArguments& arguments, Range items) {
   const int blocks = (problem.entries + 15) / 16;
-  const auto run = blocks == 1 ? lookup_run<1> : blocks <= 4 ? lookup_run<4> : blocks <= 8 ? lookup_run<8> : lookup_run<16>;
+  const auto run = blocks == 1   ? lookup_run<1>
+                   : blocks <= 4 ? lookup_run<4>
+                   : blocks <= 8 ? lookup_run<8>
+                                 : lookup_run<16>;
   const bool whole_rows = has_dense_rows(arguments.input_layout) && has_dense_rows(arguments.output_layout);
-  for_each_run(arguments.output_layout, items, whole_rows, [&](int64_t image, int64_t row, int64_t column, int64_t count) {
-    run(problem.table.data(), arguments.input + arguments.input_layout.offset(image, row, column),
-        arguments.output + arguments.output_layout.offset(image, row, column), count);
-  });
+  for_each_run(arguments.output_layout, items, whole_rows,
+               [&](int64_t image, int64_t row, int64_t column, int64_t count) {
+                 run(problem.table.data(), arguments.input + arguments.input_layout.offset(image, row, column),
+                     arguments.output + arguments.output_layout.offset(image, row, column), count);
+               });
 }
 
 bool quantize_avx2(const float* input, int64_t count, const core::Grid& grid, uint8_t* output, int64_t output_stride) {
@@ -190,8 +202,8 @@ bool quantize_avx2(const float* input, int64_t count, const core::Grid& grid, ui
     unordered = _mm256_or_ps(unordered, _mm256_cmp_ps(x0, x1, _CMP_UNORD_Q));
     const __m256i q0 = quantizer.eight(x0);
     const __m256i q1 = quantizer.eight(x1);
-    const __m128i codes = pack_codes(_mm256_castsi256_si128(q0), _mm256_extracti128_si256(q0, 1), _mm256_castsi256_si128(q1),
-                                     _mm256_extracti128_si256(q1, 1), zero_point);
+    const __m128i codes = pack_codes(_mm256_castsi256_si128(q0), _mm256_extracti128_si256(q0, 1),
+                                     _mm256_castsi256_si128(q1), _mm256_extracti128_si256(q1, 1), zero_point);
     if (output_stride == 1) {
       store_half(output + i, codes);
     } else {
@@ -218,7 +230,8 @@ void dequantize_avx2(const uint8_t* input, int64_t input_stride, int64_t count, 
   dequantize_reference(input + i, 1, count - i, grid, output + i);
 }
 
-void dequantize_accumulators_avx2(const int32_t* input, int64_t input_stride, int64_t count, double scale, float* output) {
+void dequantize_accumulators_avx2(const int32_t* input, int64_t input_stride, int64_t count, double scale,
+                                  float* output) {
   if (input_stride != 1) return dequantize_accumulators_reference(input, input_stride, count, scale, output);
   const __m256d factor = _mm256_set1_pd(scale);
   int64_t i = 0;

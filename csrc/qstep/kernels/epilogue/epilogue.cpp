@@ -41,18 +41,22 @@ bool is_exact_in_double(RequantPolicy policy, int64_t accumulator_bound) {
 
 void validate(const Requantization& r, int64_t channels, std::string_view operation) {
   const auto count = static_cast<int64_t>(r.multipliers.size());
-  require(count <= 1 || count == channels, "{}: there must be one multiplier, or one for each of the {} channels, got {}",
-          operation, channels, count);
+  require(count <= 1 || count == channels,
+          "{}: there must be one multiplier, or one for each of the {} channels, got {}", operation, channels, count);
   for (const Multiplier& m : r.multipliers) validate(m, r.policy, operation);
   require(0 <= r.clamp_min && r.clamp_min <= r.clamp_max && r.clamp_max <= 255,
-          "{}: clamp must satisfy 0 <= clamp_min <= clamp_max <= 255, got [{}, {}]", operation, r.clamp_min, r.clamp_max);
-  require(0 <= r.zero_point && r.zero_point <= 255, "{}: zero_point must be in [0, 255], got {}", operation, r.zero_point);
+          "{}: clamp must satisfy 0 <= clamp_min <= clamp_max <= 255, got [{}, {}]", operation, r.clamp_min,
+          r.clamp_max);
+  require(0 <= r.zero_point && r.zero_point <= 255, "{}: zero_point must be in [0, 255], got {}", operation,
+          r.zero_point);
 }
 
 Epilogue::Epilogue(const Requantization& r, int64_t channels, int64_t accumulator_bound)
     : policy_(r.policy), zero_point_(r.zero_point), clamp_min_(r.clamp_min), clamp_max_(r.clamp_max) {
   if (r.multipliers.empty()) return;
-  const auto multiplier = [&](int64_t channel) { return r.multipliers[r.multipliers.size() == 1 ? 0 : static_cast<size_t>(channel)]; };
+  const auto multiplier = [&](int64_t channel) {
+    return r.multipliers[r.multipliers.size() == 1 ? 0 : static_cast<size_t>(channel)];
+  };
   for (int64_t c = 0; c < channels; ++c) multipliers_.push_back(multiplier(c));
   if (!is_exact_in_double(policy_, accumulator_bound)) return;
   for (const Multiplier& m : multipliers_) factors_.push_back(std::ldexp(m.multiplier, -m.shift));

@@ -62,8 +62,8 @@ class Epilogue {
   int32_t clamp_min_;
   int32_t clamp_max_;
   AlignedVector<core::Multiplier> multipliers_;  // one per channel
-  // multiplier / 2^shift where acc times that is exact in a double, so that rounding the product once is the definition;
-  // padded to whole tiles. Empty where the product may need more than 53 bits, and for gemmlowp.
+  // multiplier / 2^shift where acc times that is exact in a double, so that rounding the product once is the
+  // definition; padded to whole tiles. Empty where the product may need more than 53 bits, and for gemmlowp.
   AlignedVector<double> factors_;
 };
 

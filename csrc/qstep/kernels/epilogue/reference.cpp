@@ -14,7 +14,9 @@ void Epilogue::store_reference(const AccumulatorTile& tile, const Output& output
   if (is_raw()) return store_accumulators(tile, output.accumulators);
   for (int r = 0; r < tile.rows; ++r) {
     uint8_t* row = output.codes + tile.row_offsets[r] + tile.first_channel;
-    for (int c = 0; c < tile.channels; ++c) row[c] = code(tile.accumulators[r * tile_columns + c], tile.first_channel + c);
+    for (int c = 0; c < tile.channels; ++c) {
+      row[c] = code(tile.accumulators[r * tile_columns + c], tile.first_channel + c);
+    }
   }
 }
 

@@ -1,6 +1,7 @@
-// One multiplication, one rounding in doubles: exact, because Epilogue keeps factors only where it is (docs/numerics.md).
-#include "qstep/kernels/epilogue/epilogue.h"
+// One multiplication, one rounding in doubles: exact, because Epilogue keeps factors only where it is
+// (docs/numerics.md).
 #include "qstep/kernels/x86_avx2.h"
+#include "qstep/kernels/epilogue/epilogue.h"
 
 #if defined(__x86_64__)
 QSTEP_AVX2_BEGIN

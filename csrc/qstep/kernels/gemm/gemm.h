@@ -17,12 +17,12 @@ namespace qstep::kernels {
 
 /// Spans are read by supports() and pack() only.
 struct GemmProblem {
-  int64_t depth = 0;                  ///< K
-  int64_t columns = 0;                ///< N
-  int32_t quant_max = 255;            ///< largest input code, 1..255: kernels rely on it
-  int32_t zero_code = 0;              ///< 0..quant_max
-  std::span<const int16_t> weights;   ///< [columns][depth]: code - zero_point, in [-255, 255]
-  std::span<const int32_t> bias;      ///< [columns]
+  int64_t depth = 0;                 ///< K
+  int64_t columns = 0;               ///< N
+  int32_t quant_max = 255;           ///< largest input code, 1..255: kernels rely on it
+  int32_t zero_code = 0;             ///< 0..quant_max
+  std::span<const int16_t> weights;  ///< [columns][depth]: code - zero_point, in [-255, 255]
+  std::span<const int32_t> bias;     ///< [columns]
   Requantization requantization;
 };
 
@@ -54,15 +54,15 @@ struct GemmKernel {
 
 std::span<const GemmKernel> gemm_kernels();
 
-/// Throws Error where the problem is not as described above, or where an int32 accumulator could overflow: for each column
-/// max|input - zero_code| * sum|weight| + |bias| < 2^31 must hold. `operation` begins the message.
+/// Throws Error where the problem is not as described above, or where an int32 accumulator could overflow: for each
+/// column max|input - zero_code| * sum|weight| + |bias| < 2^31 must hold. `operation` begins the message.
 void validate(const GemmProblem& problem, std::string_view operation = "gemm");
 
 /// The largest magnitude that an accumulator of any column can have, proved from the weights.
 int64_t accumulator_bound(const GemmProblem& problem);
 
-/// bias[column] - zero_code * sum of the column's weights, so that acc = sum input * weight + folded_bias. Fits int32 for a
-/// valid problem. The sum alone may wrap around 2^32: the wrapped total is right, because acc fits.
+/// bias[column] - zero_code * sum of the column's weights, so that acc = sum input * weight + folded_bias. Fits int32
+/// for a valid problem. The sum alone may wrap around 2^32: the wrapped total is right, because acc fits.
 int32_t folded_bias(const GemmProblem& problem, int64_t column);
 
 const GemmKernel& choose_gemm(const GemmProblem& problem, Isa isa = current_isa());

@@ -1,10 +1,11 @@
 #pragma once
 // The driver of the blocked matrix kernels, whatever their instruction set.
 //
-// Columns are packed in panels of tile_columns. A block of input rows is staged (copied into scratch in the form that the
-// arithmetic wants, next to each other) and every panel is multiplied with it tile by tile, so that a panel is read once per
-// block and a tile of accumulators goes to the epilogue while it is in the first-level cache. A convolution is the same
-// product with rows that are gathered tap by tap; grouped ones have `groups` independent matrices.
+// Columns are packed in panels of tile_columns. A block of input rows is staged (copied into scratch in the form that
+// the arithmetic wants, next to each other) and every panel is multiplied with it tile by tile, so that a panel is
+// read once per block and a tile of accumulators goes to the epilogue while it is in the first-level cache. A
+// convolution is the same product with rows that are gathered tap by tap; grouped ones have `groups` independent
+// matrices.
 //
 // An Arithmetic holds packed panels and multiplies one tile:
 //   using Code            the type that input codes are staged as
@@ -18,7 +19,7 @@
 // Rows are the rows of the product:
 //   count()                                     how many there are
 //   stage<Arithmetic>(first, count, group, output, stride)
-//   contiguous(first, group, stride)            where the codes of rows first, first + 1, ... lie `stride` apart, or null
+//   contiguous(first, group, stride)   where the codes of rows first, first + 1, ... lie `stride` apart, or null
 //   output_offsets(first, count, offsets)
 #include <algorithm>
 #include <cstddef>
@@ -92,11 +93,13 @@ class PanelGemm {
   }
 
   template <class Rows>
-  void multiply(const Rows& rows, int64_t group, Range tiles, Range panels, const Output& output, std::byte* scratch) const {
+  void multiply(const Rows& rows, int64_t group, Range tiles, Range panels, const Output& output,
+                std::byte* scratch) const {
     const int64_t last_row = std::min(tiles.end * tile_rows, rows.count());
     const int64_t block_rows = block_tiles() * tile_rows;
     for (int64_t first = tiles.begin * tile_rows; first < last_row; first += block_rows) {
-      multiply_block(rows, group, first, static_cast<int>(std::min(block_rows, last_row - first)), panels, output, scratch);
+      multiply_block(rows, group, first, static_cast<int>(std::min(block_rows, last_row - first)), panels, output,
+                     scratch);
     }
   }
 
@@ -113,15 +116,19 @@ class PanelGemm {
       const int channels = static_cast<int>(std::min<int64_t>(tile_columns, group_columns_ - p * tile_columns));
       for (int r = 0; r < count; r += tile_rows) {
         const int tile = std::min(tile_rows, count - r);
-        arithmetic_.multiply(panel, tile, input + r * input_stride, input_stride, &bias_[static_cast<size_t>(panel * tile_columns)], accumulators);
-        Arithmetic::finish(epilogue_, {accumulators, tile, group * group_columns_ + p * tile_columns, channels, output_offsets + r}, output);
+        arithmetic_.multiply(panel, tile, input + r * input_stride, input_stride,
+                             &bias_[static_cast<size_t>(panel * tile_columns)], accumulators);
+        Arithmetic::finish(
+            epilogue_, {accumulators, tile, group * group_columns_ + p * tile_columns, channels, output_offsets + r},
+            output);
       }
     }
   }
 
   /// The codes of `count` rows: where they lie, if the arithmetic can read them there, else staged.
   template <class Rows>
-  const Code* block_input(const Rows& rows, int64_t group, int64_t first, int count, int64_t& input_stride, std::byte* scratch) const {
+  const Code* block_input(const Rows& rows, int64_t group, int64_t first, int count, int64_t& input_stride,
+                          std::byte* scratch) const {
     if constexpr (std::is_same_v<Code, uint8_t>) {
       if (depth_ % Arithmetic::depth_step == 0) {
         if (const uint8_t* input = rows.contiguous(first, group, input_stride); input != nullptr) return input;
@@ -130,7 +137,9 @@ class PanelGemm {
     input_stride = stride();
     auto* staged = reinterpret_cast<Code*>(scratch);
     rows.template stage<Arithmetic>(first, count, group, staged, input_stride);
-    for (int r = 0; r < count; ++r) std::fill(staged + r * input_stride + depth_, staged + (r + 1) * input_stride, Code{0});
+    for (int r = 0; r < count; ++r) {
+      std::fill(staged + r * input_stride + depth_, staged + (r + 1) * input_stride, Code{0});
+    }
     return staged;
   }
 

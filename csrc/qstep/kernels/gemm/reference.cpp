@@ -23,7 +23,8 @@ class ReferenceGemm final : public PackedGemm {
     for (int64_t m = items.begin; m < items.end; ++m) {
       const uint8_t* input = arguments.input + m * arguments.input_stride;
       for (int64_t n = 0; n < columns_; ++n) {
-        const int32_t accumulator = dot(input, &weights_[static_cast<size_t>(n * depth_)]) + bias_[static_cast<size_t>(n)];
+        const int32_t accumulator =
+            dot(input, &weights_[static_cast<size_t>(n * depth_)]) + bias_[static_cast<size_t>(n)];
         const int64_t at = m * arguments.output_stride + n;
         if (epilogue_.is_raw()) {
           arguments.output.accumulators[at] = accumulator;

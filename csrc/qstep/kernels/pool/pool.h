@@ -2,9 +2,10 @@
 // Pooling of codes.
 //
 //   max:      output = max over the window's taps inside the image: padding never wins
-//   average:  output = clamp(divide_half_even(multiplier * sum(c) + n * constant, n << shift) + zero_point, clamp_min, clamp_max)
-//             with c = input - zero_code and n the window's number of taps: all of them that lie inside the padded image
-//             where count_include_pad, else those inside the image; a tap in the padding has c = 0
+//   average:  mean   = divide_half_even(multiplier * sum(c) + n * constant, n << shift)
+//             output = clamp(mean + zero_point, clamp_min, clamp_max)
+//             with c = input - zero_code and n the window's number of taps: all of them that lie inside the padded
+//             image where count_include_pad, else those inside the image; a tap in the padding has c = 0
 //
 // Work items are output rows: batch * output height.
 #include <cstdint>
@@ -21,7 +22,8 @@ struct PoolArguments {
   const uint8_t* input = nullptr;
   ImageLayout input_layout;
   uint8_t* output = nullptr;
-  ImageLayout output_layout;  ///< same channels; its size decides how many windows there are (ceil_mode is the caller's business)
+  /// Of as many channels. Its size decides how many windows there are: ceil_mode is the caller's business.
+  ImageLayout output_layout;
 };
 
 struct MaxPool2dProblem {
@@ -42,7 +44,8 @@ struct AvgPool2dProblem {
   int32_t zero_code = 0;   ///< of the input
   int32_t multiplier = 0;  ///< |multiplier| < 2^24
   int64_t constant = 0;
-  int32_t shift = 0;  ///< with the n of the largest window: n << shift <= 2^62, n * (255 * |multiplier| + |constant|) < 2^62
+  int32_t shift =
+      0;  ///< with the n of the largest window: n << shift <= 2^62, n * (255 * |multiplier| + |constant|) < 2^62
   int32_t zero_point = 0;  ///< of the output
   int32_t clamp_min = 0;
   int32_t clamp_max = 255;

@@ -7,7 +7,8 @@ namespace qstep::kernels {
 
 uint8_t average_code(const AvgPool2dProblem& p, int64_t sum, int64_t taps, int64_t divisor) {
   const int64_t centred = sum - taps * p.zero_code;
-  const int64_t code = core::divide_half_even(p.multiplier * centred + divisor * p.constant, divisor << p.shift) + p.zero_point;
+  const int64_t code =
+      core::divide_half_even(p.multiplier * centred + divisor * p.constant, divisor << p.shift) + p.zero_point;
   return static_cast<uint8_t>(core::clamp<int64_t>(code, p.clamp_min, p.clamp_max));
 }
 
@@ -23,7 +24,9 @@ void max_pool2d_reference(const MaxPool2dProblem& problem, const PoolArguments& 
       for (int64_t c = 0; c < out.channels; ++c) {
         uint8_t largest = 0;
         for (int64_t y = ys.begin; y < ys.end; y += ys.step) {
-          for (int64_t x = xs.begin; x < xs.end; x += xs.step) largest = std::max(largest, arguments.input[in.offset(image, y, x) + c]);
+          for (int64_t x = xs.begin; x < xs.end; x += xs.step) {
+            largest = std::max(largest, arguments.input[in.offset(image, y, x) + c]);
+          }
         }
         arguments.output[out.offset(image, row, column) + c] = largest;
       }

@@ -31,7 +31,8 @@ struct AverageTaps {
 };
 
 /// The same for average pooling, of `count` windows.
-inline AverageTaps average_taps(const AvgPool2dProblem& problem, int dimension, int64_t index, int64_t size, int64_t count) {
+inline AverageTaps average_taps(const AvgPool2dProblem& problem, int dimension, int64_t index, int64_t size,
+                                int64_t count) {
   if (problem.adaptive) {
     const Taps taps{index * size / count, ((index + 1) * size + count - 1) / count, 1};
     return {taps, taps.count()};
@@ -40,7 +41,8 @@ inline AverageTaps average_taps(const AvgPool2dProblem& problem, int dimension, 
   const Taps taps = window_taps(window, dimension, index, size);
   if (!problem.count_include_pad) return {taps, taps.count()};
   const int64_t start = index * window.stride[dimension] - window.padding[dimension];
-  const int64_t padded_end = size + window.padding[dimension + 2];  // a window of ceil_mode may reach beyond the padding
+  const int64_t padded_end =
+      size + window.padding[dimension + 2];  // a window of ceil_mode may reach beyond the padding
   return {taps, std::min<int64_t>(window.kernel[dimension], padded_end - start)};
 }
 

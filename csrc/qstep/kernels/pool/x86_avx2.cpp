@@ -30,12 +30,14 @@ struct WindowView {
 void max_of_channels(const WindowView& window, int64_t channels, uint8_t* output) {
   const auto block_32 = [&](int64_t c) QSTEP_INLINE {
     __m256i largest = _mm256_setzero_si256();
-    window.for_each_pixel([&](const uint8_t* pixel) QSTEP_INLINE { largest = _mm256_max_epu8(largest, load(pixel + c)); });
+    window.for_each_pixel([&](const uint8_t* pixel)
+                              QSTEP_INLINE { largest = _mm256_max_epu8(largest, load(pixel + c)); });
     store(output + c, largest);
   };
   const auto block_16 = [&](int64_t c) QSTEP_INLINE {
     __m128i largest = _mm_setzero_si128();
-    window.for_each_pixel([&](const uint8_t* pixel) QSTEP_INLINE { largest = _mm_max_epu8(largest, load_half(pixel + c)); });
+    window.for_each_pixel([&](const uint8_t* pixel)
+                              QSTEP_INLINE { largest = _mm_max_epu8(largest, load_half(pixel + c)); });
     store_half(output + c, largest);
   };
   if (channels >= 32) {
@@ -67,21 +69,23 @@ struct Average {
   }
 };
 
-/// True where doubles give the defined result: all integers are exact, and a quotient of numerators below 2^52 that is not a
-/// tie cannot become one by its rounding (docs/numerics.md).
+/// True where doubles give the defined result: all integers are exact, and a quotient of numerators below 2^52 that is
+/// not a tie cannot become one by its rounding (docs/numerics.md).
 bool is_exact_in_double(const AvgPool2dProblem& p, int64_t taps, int64_t divisor) {
   const double largest_sum = 255.0 * static_cast<double>(taps);
-  const double numerator = largest_sum * std::abs(p.multiplier) + static_cast<double>(divisor) * std::fabs(static_cast<double>(p.constant));
+  const double numerator =
+      largest_sum * std::abs(p.multiplier) + static_cast<double>(divisor) * std::fabs(static_cast<double>(p.constant));
   return largest_sum < 0x1p31 && numerator < 0x1p52;
 }
 
-void average_of_channels(const AvgPool2dProblem& p, const WindowView& window, int64_t divisor, int64_t channels, uint8_t* output) {
+void average_of_channels(const AvgPool2dProblem& p, const WindowView& window, int64_t divisor, int64_t channels,
+                         uint8_t* output) {
   const int64_t taps = window.ys.count() * window.xs.count();
   int64_t c = 0;
   if (channels >= 8 && is_exact_in_double(p, taps, divisor)) {
     const Average average{_mm256_set1_pd(p.multiplier), _mm256_set1_pd(static_cast<double>(divisor * p.constant)),
-                          _mm256_set1_pd(std::ldexp(static_cast<double>(divisor), p.shift)), _mm256_set1_pd(p.clamp_min - p.zero_point),
-                          _mm256_set1_pd(p.clamp_max - p.zero_point)};
+                          _mm256_set1_pd(std::ldexp(static_cast<double>(divisor), p.shift)),
+                          _mm256_set1_pd(p.clamp_min - p.zero_point), _mm256_set1_pd(p.clamp_max - p.zero_point)};
     const __m256i offset = _mm256_set1_epi32(static_cast<int32_t>(taps * p.zero_code));
     const __m128i zero_point = _mm_set1_epi16(static_cast<int16_t>(p.zero_point));
     while (c < channels) {
@@ -130,8 +134,8 @@ void avg_pool2d_avx2(const AvgPool2dProblem& problem, const PoolArguments& argum
     const AverageTaps ys = average_taps(problem, 0, row, in.height, out.height);
     for (int64_t column = 0; column < out.width; ++column) {
       const AverageTaps xs = average_taps(problem, 1, column, in.width, out.width);
-      average_of_channels(problem, {arguments.input + image * in.image_stride, in, ys.inside, xs.inside}, ys.divisor * xs.divisor,
-                          out.channels, arguments.output + out.offset(image, row, column));
+      average_of_channels(problem, {arguments.input + image * in.image_stride, in, ys.inside, xs.inside},
+                          ys.divisor * xs.divisor, out.channels, arguments.output + out.offset(image, row, column));
     }
   }
 }
