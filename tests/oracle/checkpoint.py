@@ -1,7 +1,7 @@
 """Reads a checkpoint as docs/format.md describes it and runs it in int64, one plain array expression per node.
 
-Independent of the package (it uses the safetensors library) and of the oracle of the real-valued model: convolutions add one shifted product per tap,
-requantization shifts integers, pools count their taps with a mask.
+Independent of the package (it uses the safetensors library) and of the oracle of the real-valued model: convolutions add
+one shifted product per tap, requantization shifts integers, pools count their taps with a mask.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
+from safetensors.numpy import load_file
 
 Codes = NDArray[np.int64]
 
@@ -71,8 +72,8 @@ def unpack(data: NDArray[np.uint8], bit_width: int, is_signed: bool, shape: list
 
 
 def load(path: Path) -> Network:
+    tensors = load_file(path)
     with safe_open(path, framework="numpy") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: no mapping
         metadata = file.metadata()
     assert metadata.keys() == {"format", "graph"}
     assert metadata["format"] == "qstep"
@@ -85,9 +86,10 @@ def load(path: Path) -> Network:
         node = Node(entry["name"], entry["kind"], entry["inputs"], fields)
         for part in ("weight", "bias", "multiplier", "shift", "table"):
             if f"{node.name}.{part}" in tensors:
-                node.arrays[part] = tensors.pop(f"{node.name}.{part}").astype(np.uint8 if part == "weight" else np.int64)
+                node.arrays[part] = tensors.pop(f"{node.name}.{part}").astype(np.int64)
         if weight := fields.get("weight"):
-            codes = unpack(node.arrays["weight"], weight["bit_width"], weight["is_signed"], weight["shape"])
+            packed = node.arrays["weight"].astype(np.uint8)
+            codes = unpack(packed, weight["bit_width"], weight["is_signed"], weight["shape"])
             node.arrays["weight"] = codes - weight["zero_point"]
         nodes.append(node)
     values = {value["name"]: value for value in graph["values"]}
@@ -96,7 +98,7 @@ def load(path: Path) -> Network:
     return Network(graph["policy"], graph["inputs"], graph["outputs"], values, scales, nodes)
 
 
-# --- rounding -----------------------------------------------------------------------------------------------------------------------
+# --- rounding ---------------------------------------------------------------------------------------------------------
 
 
 def divide_half_even(numerator: Codes, denominator: Any) -> Codes:
@@ -124,7 +126,7 @@ def requantize(accumulator: Codes, multiplier: Codes, shift: Codes, policy: str)
     return (high >> right) + ((high & mask) > (mask >> 1) + (high < 0))
 
 
-# --- windows ------------------------------------------------------------------------------------------------------------------------
+# --- windows ----------------------------------------------------------------------------------------------------------
 
 
 def output_size(window: dict[str, Any], dimension: int, size: int, ceil_mode: bool = False) -> int:
@@ -134,8 +136,10 @@ def output_size(window: dict[str, Any], dimension: int, size: int, ceil_mode: bo
     return count - 1 if ceil_mode and (count - 1) * window["stride"][dimension] >= size + before else count
 
 
-def taps(x: Codes, window: dict[str, Any], size: tuple[int, int], padding: int, beyond: int) -> Iterator[tuple[int, int, Codes]]:
-    """For each tap of the window the pixels that it meets, [..., size]: the image, `padding` around it, `beyond` where windows overhang."""
+def taps(
+    x: Codes, window: dict[str, Any], size: tuple[int, int], padding: int, beyond: int
+) -> Iterator[tuple[int, int, Codes]]:
+    """For each tap of the window the pixels it meets, [..., size]: image, `padding` around it, `beyond` further out."""
     top, left, bottom, right = window["padding"]
     (kernel_h, kernel_w), (sh, sw), (dh, dw) = window["kernel"], window["stride"], window["dilation"]
     around = [(0, 0)] * (x.ndim - 2)
@@ -146,7 +150,7 @@ def taps(x: Codes, window: dict[str, Any], size: tuple[int, int], padding: int, 
             yield i, j, x[..., i * dh :: sh, j * dw :: sw][..., : size[0], : size[1]]
 
 
-# --- nodes --------------------------------------------------------------------------------------------------------------------------
+# --- nodes ------------------------------------------------------------------------------------------------------------
 
 
 def quantize(network: Network, node: Node, x: NDArray[np.float32]) -> Codes:
@@ -213,7 +217,9 @@ def avg_pool2d(network: Network, node: Node, x: Codes) -> Codes:
     centered = network.centered(node.inputs[0], x)
     if f["adaptive"]:
         count = [wanted or size for wanted, size in zip(f["output_size"], x.shape[2:], strict=True)]
-        rows, columns = ([slice(i * s // o, -(-(i + 1) * s // o)) for i in range(o)] for o, s in zip(count, x.shape[2:], strict=True))
+        rows, columns = (
+            [slice(i * s // o, -(-(i + 1) * s // o)) for i in range(o)] for o, s in zip(count, x.shape[2:], strict=True)
+        )
         sums = np.stack([np.stack([centered[:, :, r, c].sum((2, 3)) for c in columns], -1) for r in rows], -2)
         n = np.array([[(r.stop - r.start) * (c.stop - c.start) for c in columns] for r in rows])
     else:

@@ -1,11 +1,11 @@
 """The codes that the numerics contract (docs/numerics.md) demands of a prepared model, layer by layer.
 
-Written from the papers and the contract alone. Of the model it reads parameters, buffers and settings; no quantizer, no layer and no kernel of the
-package computes anything here. Real factors are exact fractions, integer sums run in float64 where every value is below 2^53 and hence exact, and a
-tensor is an int64 array of codes counted from 0.
+Written from the papers and the contract alone. Of the model it reads parameters, buffers and settings; no quantizer, no
+layer and no kernel of the package computes anything here. Real factors are exact fractions, integer sums run in float64
+where every value is below 2^53 and hence exact, and a tensor is an int64 array of codes counted from 0.
 
-Sources: Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference (IAO), CVPR 2018; Esser et al.,
-Learned Step Size Quantization, ICLR 2020; Bhalgat et al., LSQ+, CVPRW 2020.
+Sources: Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference (IAO),
+CVPR 2018; Esser et al., Learned Step Size Quantization, ICLR 2020; Bhalgat et al., LSQ+, CVPRW 2020.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Rules:
 CONTRACT = Rules()
 
 
-# --- numbers ------------------------------------------------------------------------------------------------------------------------
+# --- numbers ----------------------------------------------------------------------------------------------------------
 
 
 def exact(x: Any) -> Fraction:
@@ -54,7 +54,7 @@ def round_fraction(x: Fraction, rules: Rules) -> int:
 
 
 def round_shifted(numerator: Codes, shift: int | Codes, rules: Rules) -> Codes:
-    """numerator / 2^shift to the nearest integer. A numerator below 2^53 and its division by a power of two are exact in float64."""
+    """numerator / 2^shift to the nearest integer: below 2^53 the numerator and its quotient are exact in float64."""
     assert np.abs(numerator).max(initial=0) < 2**53, "not exact in float64"
     quotient = np.ldexp(numerator.astype(np.float64), -np.asarray(shift))
     return (np.rint(quotient) if rules.ties_to_even else np.floor(quotient + 0.5)).astype(np.int64)
@@ -67,7 +67,7 @@ def binary_exponent(x: Fraction) -> int:
 
 
 def fixed_point(x: Fraction, bits: int, largest_shift: int) -> tuple[int, int]:
-    """(mantissa of `bits` bits, shift) with x close to mantissa / 2^shift; (0, 0) where x is 0 or the shift would be larger."""
+    """(mantissa of `bits` bits, shift), x close to mantissa / 2^shift; (0, 0) where x is 0 or the shift would be larger."""
     if x == 0:
         return 0, 0
     shift = bits - binary_exponent(x)
@@ -109,7 +109,7 @@ class Grid:
         return x / exact(self.scale)
 
 
-# --- quantizers ---------------------------------------------------------------------------------------------------------------------
+# --- quantizers -------------------------------------------------------------------------------------------------------
 
 
 def learned_scale(scale: Any) -> NDArray[np.float32]:
@@ -117,7 +117,9 @@ def learned_scale(scale: Any) -> NDArray[np.float32]:
     return np.maximum(np.abs(scale.raw.detach().numpy()), scale.eps.numpy())
 
 
-def affine_range(low: NDArray[np.float32], high: NDArray[np.float32], quant_min: int, quant_max: int) -> tuple[NDArray[np.float32], Codes]:
+def affine_range(
+    low: NDArray[np.float32], high: NDArray[np.float32], quant_min: int, quant_max: int
+) -> tuple[NDArray[np.float32], Codes]:
     """IAO's scale and zero point of ranges, which are extended to contain 0."""
     low, high = np.minimum(low, 0).astype(np.float64), np.maximum(high, 0).astype(np.float64)
     empty = high == low
@@ -142,7 +144,9 @@ def activation_grid(quantizer: quantizers.ActivationQuantizer) -> Grid:
     return Grid(np.float32(scale), int(zero_point) - low, np.float32(quantizer.offset.detach().numpy()), high - low)
 
 
-def quantized_weight(quantizer: quantizers.WeightQuantizer, weight: NDArray[np.float32]) -> tuple[Codes, list[Fraction]]:
+def quantized_weight(
+    quantizer: quantizers.WeightQuantizer, weight: NDArray[np.float32]
+) -> tuple[Codes, list[Fraction]]:
     """Integers code - zero_point, and the scale of each output channel."""
     low, high, channels = quantizer.quant_min, quantizer.quant_max, len(weight)
     per_channel = (-1, *[1] * (weight.ndim - 1))
@@ -162,7 +166,7 @@ def quantized_weight(quantizer: quantizers.WeightQuantizer, weight: NDArray[np.f
     return codes - zero_point, [exact(s) for s in scale]
 
 
-# --- convolution and linear ---------------------------------------------------------------------------------------------------------
+# --- convolution and linear -------------------------------------------------------------------------------------------
 
 
 def batch_norm_affine(layer: qnn.AffineLayer) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -179,13 +183,15 @@ def batch_norm_affine(layer: qnn.AffineLayer) -> tuple[NDArray[np.float64], NDAr
 
 
 def correlate(x: Codes, weight: Codes, layer: qnn.Conv2d, padding_value: int) -> Codes:
-    """[N, C, H, W] with [O, C / groups, kernel_h, kernel_w] by patches and matrix products in float64; every sum stays far below 2^53."""
+    """[N, C, H, W] with [O, C / groups, kernel_h, kernel_w] by patches and matrix products in float64, all sums exact."""
     top, left, bottom, right = layer.padding
     x = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=padding_value)
     kernel = weight.shape[2:]
     extent = [d * (k - 1) + 1 for d, k in zip(layer.dilation, kernel, strict=True)]
     (sh, sw), (dh, dw) = layer.stride, layer.dilation
-    patches = sliding_window_view(x, extent, axis=(2, 3))[:, :, ::sh, ::sw, ::dh, ::dw]  # [N, C, H', W', kernel_h, kernel_w]
+    patches = sliding_window_view(x, extent, axis=(2, 3))[
+        :, :, ::sh, ::sw, ::dh, ::dw
+    ]  # [N, C, H', W', kernel_h, kernel_w]
     n, _, height, width = patches.shape[:4]
     columns = patches.transpose(1, 4, 5, 0, 2, 3).reshape(layer.groups, -1, n * height * width)
     rows = weight.astype(np.float64).reshape(layer.groups, len(weight) // layer.groups, -1)
@@ -193,8 +199,8 @@ def correlate(x: Codes, weight: Codes, layer: qnn.Conv2d, padding_value: int) ->
 
 
 def countable(unit: Fraction, bias: Fraction, weight: Codes) -> tuple[Fraction, Codes]:
-    """Where batch norm all but switches a channel off, its bias may need more units than an accumulator holds: the channel then counts in coarser
-    ones, 2^28 to the bias, and its weights are rounded to them."""
+    """Where batch norm all but switches a channel off, its bias may need more units than an accumulator holds: the channel
+    then counts in coarser ones, 2^28 to the bias, and its weights are rounded to them."""
     if abs(bias) < LARGEST_BIAS * abs(unit):
         return unit, weight
     if bias == 0:
@@ -243,12 +249,15 @@ def affine(layer: qnn.AffineLayer, x: Codes, *, rules: Rules) -> Codes:
 
 def rescale_exact(accumulators: Codes, factors: list[Fraction], per_channel: tuple[int, ...], rules: Rules) -> Codes:
     """A 24-bit multiplier and one rounding."""
-    multiplier, shift = (np.array(part, np.int64).reshape(per_channel) for part in zip(*(fixed_point(f, 24, 62) for f in factors), strict=True))
+    multiplier, shift = (
+        np.array(part, np.int64).reshape(per_channel)
+        for part in zip(*(fixed_point(f, 24, 62) for f in factors), strict=True)
+    )
     return round_shifted(accumulators * multiplier, shift, rules)
 
 
 def rescale_gemmlowp(accumulators: Codes, factors: list[Fraction], per_channel: tuple[int, ...], rules: Rules) -> Codes:
-    """IAO as TFLite computes it: a 31-bit multiplier, the high half of the doubled product (ties up), a shift (ties away from zero)."""
+    """IAO as TFLite computes it: 31-bit multiplier, high half of the doubled product (ties up), shift (ties away from 0)."""
     mantissas, shifts = [], []
     for factor in factors:
         exponent = binary_exponent(factor) if factor else 0
@@ -271,11 +280,11 @@ def finish(steps: Codes, layer: qnn.Layer, target: Grid) -> Codes:
     return np.clip(steps + target.zero_point, target.codes(low), target.codes(high))
 
 
-# --- layers without weights ---------------------------------------------------------------------------------------------------------
+# --- layers without weights -------------------------------------------------------------------------------------------
 
 
 def bilinear(layer: qnn.Layer, a: Codes, b: Codes, *, rules: Rules) -> Codes:
-    """Sum or product of two tensors: products of centred codes with integer coefficients on one shift, the largest of 24 bits."""
+    """Sum or product of two tensors: centred codes times integers on one shift, which gives the largest of them 24 bits."""
     left_grid, right_grid = map(activation_grid, layer._inputs)
     target = activation_grid(layer.output_quantizer)
     s_a, s_b, r_a, r_b = exact(left_grid.scale), exact(right_grid.scale), left_grid.residual, right_grid.residual
@@ -329,7 +338,9 @@ def concat(layer: qnn.Concat, *inputs: Codes, rules: Rules) -> Codes:
     del rules
     target = activation_grid(layer.output_quantizer)
     grids = map(activation_grid, layer._inputs)
-    return np.concatenate([x if g == target else target.codes(g.values(x)) for g, x in zip(grids, inputs, strict=True)], layer.axis)
+    return np.concatenate(
+        [x if g == target else target.codes(g.values(x)) for g, x in zip(grids, inputs, strict=True)], layer.axis
+    )
 
 
 @dataclass(frozen=True)
@@ -365,7 +376,8 @@ def average(layer: qnn.AvgPool2d | qnn.AdaptiveAvgPool2d, x: Codes, *, rules: Ru
     else:
         padding = layer.padding if len(layer.padding) == 4 else (*layer.padding, *layer.padding)
         spans = [
-            sliding_spans(x.shape[2 + i], layer.kernel[i], layer.stride[i], padding[i], padding[i + 2], layer.ceil_mode) for i in range(2)
+            sliding_spans(x.shape[2 + i], layer.kernel[i], layer.stride[i], padding[i], padding[i + 2], layer.ceil_mode)
+            for i in range(2)
         ]
     multiplier, shift = fixed_point(target.steps(exact(grid.scale)), 24, 62)
     residual = grid.residual if rules.residue else Fraction(0)
@@ -375,7 +387,9 @@ def average(layer: qnn.AvgPool2d | qnn.AdaptiveAvgPool2d, x: Codes, *, rules: Ru
     for (i, rows), (j, columns) in itertools.product(enumerate(spans[0]), enumerate(spans[1])):
         inside = (rows.stop - rows.start) * (columns.stop - columns.start)
         taps = rows.padded * columns.padded if getattr(layer, "count_include_pad", False) else inside
-        sums, where = np.unique(centered[:, :, rows.start : rows.stop, columns.start : columns.stop].sum((2, 3)), return_inverse=True)
+        sums, where = np.unique(
+            centered[:, :, rows.start : rows.stop, columns.start : columns.stop].sum((2, 3)), return_inverse=True
+        )
         means = [round_fraction(Fraction(multiplier * int(s) + taps * constant, taps << shift), rules) for s in sums]
         steps[:, :, i, j] = np.array(means, np.int64)[where.reshape(x.shape[:2])]
     return finish(steps, layer, target)
@@ -386,7 +400,7 @@ def quantize(layer: qnn.Quantize, x: NDArray[np.float32], *, rules: Rules) -> Co
     return activation_grid(layer.output_quantizer).codes(x)
 
 
-# --- networks -----------------------------------------------------------------------------------------------------------------------
+# --- networks ---------------------------------------------------------------------------------------------------------
 
 LAYERS: dict[type[qnn.Layer], Callable[..., Codes]] = {
     qnn.Quantize: quantize,
@@ -407,7 +421,7 @@ def layer_codes(layer: qnn.Layer, *inputs: NDArray[Any], rules: Rules = CONTRACT
 
 
 class _OnCodes(fx.Interpreter):
-    """Runs the graph on codes. What is no layer only moves them, or takes the largest, and cannot tell codes from values."""
+    """Runs the graph on codes. What is no layer only moves them, or takes the largest: the same for codes as for values."""
 
     def __init__(self, model: fx.GraphModule, rules: Rules) -> None:
         super().__init__(model)
