@@ -41,10 +41,9 @@ Parts take_apart(const Bytes& file) {
 Bytes with_header(std::string header, const Bytes& data) {
   header.resize((header.size() + 7) / 8 * 8, ' ');
   const uint64_t length = header.size();
-  Bytes file(8);
+  Bytes file(8 + header.size() + data.size());
   std::memcpy(file.data(), &length, 8);
-  file.insert(file.end(), header.begin(), header.end());
-  file.insert(file.end(), data.begin(), data.end());
+  std::copy(data.begin(), data.end(), std::copy(header.begin(), header.end(), file.begin() + 8));
   return file;
 }
 
@@ -136,9 +135,11 @@ TEST(DamagedCheckpoint, ManyBytesChanged) {
         case 2:
           file.insert(at, static_cast<size_t>(length), static_cast<uint8_t>(random()));
           break;
-        default:
-          file.insert(at, at, end);  // repeated
+        default: {
+          const Bytes piece(at, end);
+          file.insert(at, piece.begin(), piece.end());  // repeated
           break;
+        }
       }
       if (file.empty()) break;
     }
