@@ -19,6 +19,7 @@ import argparse
 import platform
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -64,10 +65,14 @@ def contenders(x: torch.Tensor) -> dict[str, Callable[[], object]]:
     grad = torch.randn_like(x)
 
     def lsq_plus():
-        return torch.ops.qstep.lsq_plus(x, scale, offset, quant_min=QUANT_MIN, quant_max=QUANT_MAX, grad_scale=GRAD_SCALE)
+        return torch.ops.qstep.lsq_plus(
+            x, scale, offset, quant_min=QUANT_MIN, quant_max=QUANT_MAX, grad_scale=GRAD_SCALE
+        )
 
     def learnable():
-        return torch._fake_quantize_learnable_per_tensor_affine(x, scale_1d, zero_point, QUANT_MIN, QUANT_MAX, GRAD_SCALE)
+        return torch._fake_quantize_learnable_per_tensor_affine(
+            x, scale_1d, zero_point, QUANT_MIN, QUANT_MAX, GRAD_SCALE
+        )
 
     compiled_function = torch.compile(lambda: LsqPlusFormula.apply(x, scale, offset))
     compiled_autograd = torch.compile(lambda: straight_through(x, scale, offset))
@@ -101,7 +106,7 @@ def least_times(functions: dict[str, Callable[[], object]], seconds: float) -> d
 
 def cpu_name() -> str:
     try:
-        with open("/proc/cpuinfo") as file:
+        with Path("/proc/cpuinfo").open() as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

@@ -25,12 +25,20 @@ def fake_quantize(
     x: ArrayLike, scale: ArrayLike, zero_point: ArrayLike, quant_min: int, quant_max: int, rounding: str = "half_even"
 ) -> Array:
     with np.errstate(invalid="ignore"):
-        code = np.clip(_round(np.float64(x) / np.float64(scale), rounding) + np.float64(zero_point), quant_min, quant_max)
+        code = np.clip(
+            _round(np.float64(x) / np.float64(scale), rounding) + np.float64(zero_point), quant_min, quant_max
+        )
     return np.float64(scale) * (code - np.float64(zero_point))
 
 
 def grad_x(
-    x: ArrayLike, grad_output: ArrayLike, scale: ArrayLike, zero_point: ArrayLike, quant_min: int, quant_max: int, dtype: type = np.float32
+    x: ArrayLike,
+    grad_output: ArrayLike,
+    scale: ArrayLike,
+    zero_point: ArrayLike,
+    quant_min: int,
+    quant_max: int,
+    dtype: type = np.float32,
 ) -> Array:
     """The gradient passes inside the nudged range, ends included. The ends are values of ``dtype``, in which x is compared with them."""
     scale, zero_point = np.asarray(scale, dtype), np.asarray(zero_point, dtype)
@@ -40,7 +48,9 @@ def grad_x(
     return np.where(outside, 0.0, np.float64(grad_output))
 
 
-def affine_params(low: float, high: float, quant_min: int, quant_max: int, *, symmetric: bool = False) -> tuple[Fraction, int]:
+def affine_params(
+    low: float, high: float, quant_min: int, quant_max: int, *, symmetric: bool = False
+) -> tuple[Fraction, int]:
     """Scale and zero point of a range, exactly."""
     a, b = min(Fraction(low), Fraction(0)), max(Fraction(high), Fraction(0))
     if symmetric:

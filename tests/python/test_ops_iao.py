@@ -8,9 +8,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from oracle import iao as oracle
 
 import qstep  # noqa: F401  (registers torch.ops.qstep)
+from oracle import iao as oracle
 
 ops = torch.ops.qstep
 
@@ -24,7 +24,9 @@ def run(x, scale, zero_point, *, grad_output=None, **options):
 
 
 def column(values: torch.Tensor, axis: int | None, dim: int) -> np.ndarray:
-    return values.numpy() if axis is None else values.numpy().reshape([-1 if d == axis % dim else 1 for d in range(dim)])
+    return (
+        values.numpy() if axis is None else values.numpy().reshape([-1 if d == axis % dim else 1 for d in range(dim)])
+    )
 
 
 def edge_values(scale: float, zero_point: int, quant_min: int, quant_max: int) -> np.ndarray:
@@ -36,7 +38,10 @@ def edge_values(scale: float, zero_point: int, quant_min: int, quant_max: int) -
 
 
 @pytest.mark.parametrize("rounding", ["half_even", "half_up"])
-@pytest.mark.parametrize("quant_min, quant_max, zero_point", [(0, 255, 128), (0, 255, 0), (0, 15, 15), (-127, 127, 0), (1, 255, 100), (-8, 7, 3)])
+@pytest.mark.parametrize(
+    "quant_min, quant_max, zero_point",
+    [(0, 255, 128), (0, 255, 0), (0, 15, 15), (-127, 127, 0), (1, 255, 100), (-8, 7, 3)],
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_edge_value(quant_min, quant_max, zero_point, rounding, dtype):
     scale = 0.25
@@ -56,7 +61,9 @@ def test_every_edge_value(quant_min, quant_max, zero_point, rounding, dtype):
     assert not torch.signbit(output[output == 0]).any()
     # Negative controls: the other rounding, and a range that ends half a code later, are told apart.
     other = {"half_even": "half_up", "half_up": "half_even"}[rounding]
-    assert not np.array_equal(output, oracle.fake_quantize(x, scale, zero_point, rounding=other, **options), equal_nan=True)
+    assert not np.array_equal(
+        output, oracle.fake_quantize(x, scale, zero_point, rounding=other, **options), equal_nan=True
+    )
     codes = np.rint(np.float64(x) / scale) + zero_point
     rounded_mask = np.where((codes >= quant_min) & (codes <= quant_max), grad_output, 0.0)
     assert not np.array_equal(grad_x, rounded_mask)
@@ -75,7 +82,9 @@ def test_half_up_sees_ties_only():
     """floor(v + 0.5) in float32 would round 0.49999997 up."""
     below = np.nextafter(np.float32(0.5), np.float32(0))
     x = torch.tensor([below, 0.5, -0.5, 1.5, 2.5, -1.5])
-    output = ops.fake_quantize_affine(x, torch.tensor(1.0), torch.tensor(0), quant_min=-8, quant_max=7, rounding="half_up")
+    output = ops.fake_quantize_affine(
+        x, torch.tensor(1.0), torch.tensor(0), quant_min=-8, quant_max=7, rounding="half_up"
+    )
     np.testing.assert_array_equal(output, [0, 1, 0, 2, 3, -1])
 
 
@@ -101,7 +110,9 @@ def test_layouts_and_axes(shape, view):
         message = f"seed {seed}, axis {axis}"
         assert output.stride() == torch.empty_like(x).stride(), message
         np.testing.assert_array_equal(output, oracle.fake_quantize(x.numpy(), s, z, 0, 15), message)
-        np.testing.assert_array_equal(grad_x, oracle.grad_x(x.numpy(), grad_output.numpy(), s, z, 0, 15, np.float64), message)
+        np.testing.assert_array_equal(
+            grad_x, oracle.grad_x(x.numpy(), grad_output.numpy(), s, z, 0, 15, np.float64), message
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -110,7 +121,9 @@ def test_half_types_compute_in_float32(dtype):
     x = (torch.randn(300, 4) * 3).to(dtype)
     scale, zero_point = torch.full((4,), 0.3), torch.tensor([0, 3, 7, 15])
     options = {"quant_min": 0, "quant_max": 15, "axis": 1}
-    for half, full in zip(run(x, scale, zero_point, **options), run(x.float(), scale, zero_point, **options), strict=True):
+    for half, full in zip(
+        run(x, scale, zero_point, **options), run(x.float(), scale, zero_point, **options), strict=True
+    ):
         assert half.dtype == dtype
         assert torch.equal(half, full.to(dtype))
 
@@ -138,7 +151,17 @@ def test_threads_change_nothing():
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            results.append(run(x, torch.full((33,), 0.1), torch.full((33,), 4), grad_output=grad_output, quant_min=0, quant_max=15, axis=1))
+            results.append(
+                run(
+                    x,
+                    torch.full((33,), 0.1),
+                    torch.full((33,), 4),
+                    grad_output=grad_output,
+                    quant_min=0,
+                    quant_max=15,
+                    axis=1,
+                )
+            )
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
@@ -147,7 +170,18 @@ def test_threads_change_nothing():
 # --- affine_params ----------------------------------------------------------------------------------------------------------------------
 
 CODE_RANGES = [(0, 255), (0, 15), (0, 3), (-128, 127), (-8, 7), (1, 255)]
-RANGES = [(-1.0, 1.0), (0.0, 6.0), (-6.0, 0.0), (2.0, 5.0), (-5.0, -2.0), (0.0, 0.0), (-0.1, 0.3), (-1e-3, 1e3), (-3e38, 3e38), (-1.0, 254.0)]
+RANGES = [
+    (-1.0, 1.0),
+    (0.0, 6.0),
+    (-6.0, 0.0),
+    (2.0, 5.0),
+    (-5.0, -2.0),
+    (0.0, 0.0),
+    (-0.1, 0.3),
+    (-1e-3, 1e3),
+    (-3e38, 3e38),
+    (-1.0, 254.0),
+]
 
 
 @pytest.mark.parametrize("quant_min, quant_max", CODE_RANGES)
@@ -160,7 +194,9 @@ def test_affine_params(quant_min, quant_max):
     assert (scale.dtype, zero_point.dtype) == (torch.float32, torch.int32)
     for (low, high), s, z in zip(ends.tolist(), scale.tolist(), zero_point.tolist(), strict=True):
         expected_scale, expected_zero_point = oracle.affine_params(low, high, quant_min, quant_max)
-        assert abs(Fraction(s) - expected_scale) <= expected_scale * Fraction(1, 2**24), f"range [{low}, {high}], seed {seed}"
+        assert abs(Fraction(s) - expected_scale) <= expected_scale * Fraction(1, 2**24), (
+            f"range [{low}, {high}], seed {seed}"
+        )
         assert z == expected_zero_point, f"range [{low}, {high}], seed {seed}"
 
 
@@ -206,7 +242,9 @@ def test_opcheck(axis):
     scale, zero_point = torch.full(parameters, 0.2), torch.full(parameters, 3)
     options = {"quant_min": 0, "quant_max": 15, "axis": axis}
     torch.library.opcheck(ops.fake_quantize_affine.default, (x.clone().requires_grad_(), scale, zero_point), options)
-    torch.library.opcheck(ops.fake_quantize_affine_backward.default, (torch.randn_like(x), x, scale, zero_point), options)
+    torch.library.opcheck(
+        ops.fake_quantize_affine_backward.default, (torch.randn_like(x), x, scale, zero_point), options
+    )
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
@@ -250,7 +288,10 @@ CODES = {"quant_min": 0, "quant_max": 15}
         ((X, S, Z), CODES | {"rounding": "up"}, "rounding must be 'half_even' or 'half_up', got 'up'"),
         ((X, -S, Z), CODES, "scale must be finite and above 0, got -0.5"),
         ((X, S * torch.nan, Z), CODES, "scale must be finite and above 0, got nan"),
-        *(((X, S, torch.tensor(z)), CODES, "zero_point must be an integer of .* = .0, 15., got") for z in (-1, 16, 0.5, np.nan)),
+        *(
+            ((X, S, torch.tensor(z)), CODES, "zero_point must be an integer of .* = .0, 15., got")
+            for z in (-1, 16, 0.5, np.nan)
+        ),
     ],
 )
 def test_errors_are_named(arguments, options, message):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from oracle import lsq_plus as oracle
 
 import qstep  # noqa: F401  (registers torch.ops.qstep)
+from oracle import lsq_plus as oracle
 
 ops = torch.ops.qstep
 
@@ -33,7 +33,9 @@ def test_weight_scale_of_dead_channels_is_one():
     assert torch.equal(ops.lsq_weight_scale(torch.empty(3, 0), quant_min=-8, quant_max=7, axis=0), torch.ones(3))
 
 
-@pytest.mark.parametrize("dtype, expected", [(torch.float16, torch.float32), (torch.bfloat16, torch.float32), (torch.float64, torch.float64)])
+@pytest.mark.parametrize(
+    "dtype, expected", [(torch.float16, torch.float32), (torch.bfloat16, torch.float32), (torch.float64, torch.float64)]
+)
 def test_scales_have_the_dtype_of_the_arithmetic(dtype, expected):
     x = torch.randn(4, 50).to(dtype)
     assert ops.lsq_weight_scale(x, quant_min=-8, quant_max=7).dtype == expected
@@ -69,7 +71,9 @@ def test_activation_init_comes_near_brute_force(name, bits, learn_offset):
     x = np.float32(SAMPLES[name])
     signed = not learn_offset and x.min() < 0
     codes = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    scale, offset = ops.lsq_activation_init(torch.from_numpy(x), quant_min=codes[0], quant_max=codes[1], learn_offset=learn_offset)
+    scale, offset = ops.lsq_activation_init(
+        torch.from_numpy(x), quant_min=codes[0], quant_max=codes[1], learn_offset=learn_offset
+    )
     found = oracle.squared_error(np.float64(x), scale.item(), offset.item(), *codes)
     best = oracle.least_squared_error(np.float64(x), *codes, learn_offset=learn_offset)
     assert found <= 1.05 * best, f"{found / best:.3f} of the least error, seed {SEED}"
@@ -80,7 +84,9 @@ def test_activation_init_comes_near_brute_force(name, bits, learn_offset):
 def test_configurations_3_and_4_find_the_same_grid():
     """Signed and unsigned codes with an offset are one family: offset_3 = offset_4 + 8 scale."""
     x = torch.from_numpy(np.float32(SAMPLES["silu"]))
-    (s3, b3), (s4, b4) = (ops.lsq_activation_init(x, quant_min=low, quant_max=low + 15, learn_offset=True) for low in (-8, 0))
+    (s3, b3), (s4, b4) = (
+        ops.lsq_activation_init(x, quant_min=low, quant_max=low + 15, learn_offset=True) for low in (-8, 0)
+    )
     torch.testing.assert_close(s3, s4, rtol=1e-3, atol=0)
     torch.testing.assert_close(b3, b4 + 8 * s4, rtol=1e-3, atol=1e-3)
 
@@ -146,12 +152,24 @@ def test_values_must_be_finite(value):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda x: ops.lsq_weight_scale(x, quant_min=-8, quant_max=-1), "lsq_weight_scale: quant_max must be above 0, got -1"),
-        (lambda x: ops.lsq_weight_scale(x, quant_min=-8, quant_max=7, rule="max"), "rule must be 'lsq_plus' or 'lsq', got 'max'"),
+        (
+            lambda x: ops.lsq_weight_scale(x, quant_min=-8, quant_max=-1),
+            "lsq_weight_scale: quant_max must be above 0, got -1",
+        ),
+        (
+            lambda x: ops.lsq_weight_scale(x, quant_min=-8, quant_max=7, rule="max"),
+            "rule must be 'lsq_plus' or 'lsq', got 'max'",
+        ),
         (lambda x: ops.lsq_weight_scale(x, quant_min=-8, quant_max=7, axis=1), "axis must be a dimension of x"),
         (lambda x: ops.lsq_weight_scale(x.long(), quant_min=-8, quant_max=7), "must be float32"),
-        (lambda x: ops.lsq_activation_init(x, quant_min=7, quant_max=7, learn_offset=True), "quant_min must be below quant_max"),
-        (lambda x: ops.lsq_activation_init(x, quant_min=0, quant_max=7, learn_offset=True, method="kl"), "method must be 'mse' or 'min_max', got 'kl'"),
+        (
+            lambda x: ops.lsq_activation_init(x, quant_min=7, quant_max=7, learn_offset=True),
+            "quant_min must be below quant_max",
+        ),
+        (
+            lambda x: ops.lsq_activation_init(x, quant_min=0, quant_max=7, learn_offset=True, method="kl"),
+            "method must be 'mse' or 'min_max', got 'kl'",
+        ),
     ],
 )
 def test_errors_are_named(call, message):

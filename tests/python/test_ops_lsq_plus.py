@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from oracle import lsq_plus as oracle
 
 import qstep  # noqa: F401  (registers torch.ops.qstep)
+from oracle import lsq_plus as oracle
 
 ops = torch.ops.qstep
 
@@ -143,8 +143,12 @@ def test_layouts_and_axes(layout, view):
         # float64 operations are the same in both, so results are equal, not near
         np.testing.assert_array_equal(output, oracle.fake_quantize(x.numpy(), *parameters, 0, 15), message)
         np.testing.assert_array_equal(grad_x, expected.x, message)
-        np.testing.assert_allclose(grad_scale, 0.5 * reduced(expected.scale, axis), rtol=1e-12, atol=1e-12, err_msg=message)
-        np.testing.assert_allclose(grad_offset, 0.5 * reduced(expected.offset, axis), rtol=1e-12, atol=1e-12, err_msg=message)
+        np.testing.assert_allclose(
+            grad_scale, 0.5 * reduced(expected.scale, axis), rtol=1e-12, atol=1e-12, err_msg=message
+        )
+        np.testing.assert_allclose(
+            grad_offset, 0.5 * reduced(expected.offset, axis), rtol=1e-12, atol=1e-12, err_msg=message
+        )
 
 
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
@@ -172,7 +176,9 @@ def test_empty_tensors(shape, axis):
 def test_half_types_compute_in_float32(dtype, axis):
     """Equal to the float32 op on the same values, rounded once at the end."""
     torch.manual_seed(2)
-    x = torch.cat([torch.randn(500, 4) * 3, torch.randn(500, 4) * 1e-6, torch.tensor([[0.0, -0.0, 6e4, -6e4]])]).to(dtype)
+    x = torch.cat([torch.randn(500, 4) * 3, torch.randn(500, 4) * 1e-6, torch.tensor([[0.0, -0.0, 6e4, -6e4]])]).to(
+        dtype
+    )
     grad_output = torch.randn(x.shape).to(dtype)
     scale, offset = (torch.full([] if axis is None else [4], value) for value in (0.3, -0.7))
     options = {"quant_min": 0, "quant_max": 15, "axis": axis}
@@ -197,7 +203,9 @@ def test_float32_is_within_one_rounding_of_the_oracle():
     x = np.float32(generator.normal(size=200_000))
     for bits, scale, offset in itertools.product([2, 4, 8], np.float32([0.0131, 0.37]), np.float32([0.0, -0.278])):
         quant_max = 2**bits - 1
-        output = ops.lsq_plus(torch.from_numpy(x), torch.tensor(scale), torch.tensor(offset), quant_min=0, quant_max=quant_max)
+        output = ops.lsq_plus(
+            torch.from_numpy(x), torch.tensor(scale), torch.tensor(offset), quant_min=0, quant_max=quant_max
+        )
         code = np.rint((np.float64(output) - offset) / scale)
         v = np.clip(oracle.position(x, scale, offset), 0, quant_max)
         # The nearest code but where v lies within its float32 rounding of a tie.
@@ -212,7 +220,13 @@ def test_sums_are_exact_to_a_millionth(shape, axis):
     x = np.full(shape, 100.0, np.float32)  # saturated: the offset's terms are 0.1, the scale's 0.3
     parameter = torch.full([] if axis is None else [shape[axis]], 1.0)
     _, _, grad_scale, grad_offset = run(
-        torch.from_numpy(x), parameter, parameter * 0, grad_output=torch.from_numpy(upstream), quant_min=0, quant_max=3, axis=axis
+        torch.from_numpy(x),
+        parameter,
+        parameter * 0,
+        grad_output=torch.from_numpy(upstream),
+        quant_min=0,
+        quant_max=3,
+        axis=axis,
     )
     expected = reduced(np.float64(upstream), axis)
     np.testing.assert_allclose(np.float64(grad_offset), expected, rtol=1e-6)
@@ -333,7 +347,10 @@ CODES = {"quant_min": 0, "quant_max": 15}
         ((X, S.expand(3)), CODES | {"axis": -3}, "axis must be a dimension of x, which has 2, got -3"),
         ((X, S.to("meta")), CODES, "scale must be on the device of x, cpu, got meta|device"),
         ((X, S), CODES | {"boundary": "open"}, "boundary must be 'strict' or 'inclusive', got 'open'"),
-        *(((X, torch.tensor(v)), CODES, "scale must be finite and above 0") for v in (0.0, -1.0, np.nan, np.inf, 1e-60)),
+        *(
+            ((X, torch.tensor(v)), CODES, "scale must be finite and above 0")
+            for v in (0.0, -1.0, np.nan, np.inf, 1e-60)
+        ),
         *(((X, S, torch.tensor(v)), CODES, "offset must be finite") for v in (np.nan, -np.inf)),
     ],
 )

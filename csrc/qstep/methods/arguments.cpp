@@ -30,16 +30,16 @@ void for_each_value(const at::Tensor& tensor, Check check) {
 void check_codes(std::string_view op, int64_t quant_min, int64_t quant_max) {
   constexpr int64_t limit = int64_t{1} << 23;
   require(quant_min < quant_max, "{}: quant_min must be below quant_max, got {} and {}", op, quant_min, quant_max);
-  require(quant_min >= -limit && quant_max <= limit, "{}: quant_min and quant_max must be within +-2^23, got {} and {}", op,
-          quant_min, quant_max);
+  require(quant_min >= -limit && quant_max <= limit, "{}: quant_min and quant_max must be within +-2^23, got {} and {}",
+          op, quant_min, quant_max);
 }
 
 void check_input(std::string_view op, const at::Tensor& x, std::optional<int64_t> axis) {
   const at::ScalarType dtype = x.scalar_type();
   require(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16 || dtype == at::kHalf,
           "{}: x must be float32, float64, bfloat16 or float16, got {}", op, dtype_name(x));
-  require(!axis || (*axis >= -x.dim() && *axis < x.dim()), "{}: axis must be a dimension of x, which has {}, got {}", op, x.dim(),
-          axis.value_or(0));
+  require(!axis || (*axis >= -x.dim() && *axis < x.dim()), "{}: axis must be a dimension of x, which has {}, got {}",
+          op, x.dim(), axis.value_or(0));
 }
 
 void check_parameter(std::string_view op, std::string_view name, const at::Tensor& parameter, const at::Tensor& x,
@@ -48,25 +48,28 @@ void check_parameter(std::string_view op, std::string_view name, const at::Tenso
           parameter.device().str());
   if (axis) {
     const c10::SymInt channels = x.sym_size(*axis);
-    require(parameter.dim() == 1 && parameter.sym_size(0) == channels, "{}: {} must have shape [{}], one element per channel, got {}",
-            op, name, c10::str(channels), shape_of(parameter));
+    require(parameter.dim() == 1 && parameter.sym_size(0) == channels,
+            "{}: {} must have shape [{}], one element per channel, got {}", op, name, c10::str(channels),
+            shape_of(parameter));
   } else {
     require(parameter.dim() <= 1 && parameter.sym_numel() == 1,
-            "{}: {} must have one element (shape [] or [1]) where axis is not given, got shape {}", op, name, shape_of(parameter));
+            "{}: {} must have one element (shape [] or [1]) where axis is not given, got shape {}", op, name,
+            shape_of(parameter));
   }
 }
 
 void check_floating(std::string_view op, std::string_view name, const at::Tensor& parameter) {
-  require(at::isFloatingType(parameter.scalar_type()), "{}: {} must be floating, got {}", op, name, dtype_name(parameter));
+  require(at::isFloatingType(parameter.scalar_type()), "{}: {} must be floating, got {}", op, name,
+          dtype_name(parameter));
 }
 
 void check_grad_output(std::string_view op, const at::Tensor& grad_output, const at::Tensor& x) {
-  require(grad_output.sym_sizes() == x.sym_sizes(), "{}: grad_output must have the shape of x, {}, got {}", op, shape_of(x),
-          shape_of(grad_output));
-  require(grad_output.scalar_type() == x.scalar_type(), "{}: grad_output must have the dtype of x, {}, got {}", op, dtype_name(x),
-          dtype_name(grad_output));
-  require(grad_output.device() == x.device(), "{}: grad_output must be on the device of x, {}, got {}", op, x.device().str(),
-          grad_output.device().str());
+  require(grad_output.sym_sizes() == x.sym_sizes(), "{}: grad_output must have the shape of x, {}, got {}", op,
+          shape_of(x), shape_of(grad_output));
+  require(grad_output.scalar_type() == x.scalar_type(), "{}: grad_output must have the dtype of x, {}, got {}", op,
+          dtype_name(x), dtype_name(grad_output));
+  require(grad_output.device() == x.device(), "{}: grad_output must be on the device of x, {}, got {}", op,
+          x.device().str(), grad_output.device().str());
 }
 
 void check_scale_values(std::string_view op, const at::Tensor& scale) {
@@ -76,7 +79,8 @@ void check_scale_values(std::string_view op, const at::Tensor& scale) {
 }
 
 void check_finite(std::string_view op, std::string_view name, const at::Tensor& values) {
-  for_each_value(values, [&](double value) { require(std::isfinite(value), "{}: {} must be finite, got {}", op, name, value); });
+  for_each_value(
+      values, [&](double value) { require(std::isfinite(value), "{}: {} must be finite, got {}", op, name, value); });
 }
 
 at::ScalarType compute_dtype(at::ScalarType dtype) { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
@@ -90,7 +94,8 @@ at::Tensor dense_as(const at::Tensor& tensor, const at::Tensor& layout) {
 at::Tensor output_like(const at::Tensor& x) {
   at::Tensor output = at::empty_like(x);
 #if defined(__linux__)
-  // Allocators map memory of this size anew for each request, so no page of it has been touched. Advice may fail; nothing follows.
+  // Allocators map memory of this size anew for each request, so no page of it has been touched. Advice may fail;
+  // nothing follows.
   constexpr uintptr_t fresh_mapping = uintptr_t{32} << 20;
   constexpr uintptr_t huge_page = uintptr_t{2} << 20;
   if (output.device().is_cpu() && output.nbytes() >= fresh_mapping) {

@@ -18,8 +18,8 @@ void check_codes(std::string_view op, int64_t quant_min, int64_t quant_max);
 /// Throws unless x is float32, float64, bfloat16 or float16, and `axis`, where given, is one of its dimensions.
 void check_input(std::string_view op, const at::Tensor& x, std::optional<int64_t> axis);
 
-/// Throws unless `parameter` is on the device of x and has one element (axis not given; shape [] or [1]) or one per channel
-/// (shape [size of x along axis]). Does not look at values and works on symbolic sizes.
+/// Throws unless `parameter` is on the device of x and has one element (axis not given; shape [] or [1]) or one per
+/// channel (shape [size of x along axis]). Does not look at values and works on symbolic sizes.
 void check_parameter(std::string_view op, std::string_view name, const at::Tensor& parameter, const at::Tensor& x,
                      std::optional<int64_t> axis);
 
@@ -44,9 +44,9 @@ at::Tensor dense(const at::Tensor& x);
 /// `tensor`, or a copy of it, with the strides of `layout`, which is dense and of the same shape.
 at::Tensor dense_as(const at::Tensor& tensor, const at::Tensor& layout);
 
-/// An uninitialised tensor like x, which is dense. Where it is large, its fresh memory is asked for in huge pages: on Linux with
-/// transparent huge pages at "madvise" (the default of Debian and Ubuntu) touching 64 MiB for the first time costs several times
-/// what the arithmetic on it does, and huge pages take nearly all of that away.
+/// An uninitialised tensor like x, which is dense. Where it is large, its fresh memory is asked for in huge pages: on
+/// Linux with transparent huge pages at "madvise" (the default of Debian and Ubuntu) touching 64 MiB for the first
+/// time costs several times what the arithmetic on it does, and huge pages take nearly all of that away.
 at::Tensor output_like(const at::Tensor& x);
 
 /// A parameter as contiguous values of `dtype`.

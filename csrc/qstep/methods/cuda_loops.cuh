@@ -1,8 +1,9 @@
 #pragma once
 // The loops of loops.h for CUDA, over the same element structs and the same tiling.
 //
-// Sums run in two stages and a fixed order, without atomics: a block leaves one partial sum per channel and tile, then one block
-// per channel adds these. A thread adds at most `chain` terms in their own precision before a double takes over.
+// Sums run in two stages and a fixed order, without atomics: a block leaves one partial sum per channel and tile,
+// then one block per channel adds these. A thread adds at most `chain` terms in their own precision before a double
+// takes over.
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -81,7 +82,8 @@ __global__ void sum_runs(Element element, PartialSums sums, Tiling tiling) {
   RunningSums<F> running;
   for (int k = static_cast<int>(threadIdx.x); k < elements; k += block_size) {
     const int64_t outer = tile.outer_begin + k / length;
-    running.add(element.apply((outer * layout.channels + channel) * layout.inner + tile.inner_begin + k % length, grid));
+    running.add(
+        element.apply((outer * layout.channels + channel) * layout.inner + tile.inner_begin + k % length, grid));
   }
   const Terms<double> total = sum_over_block(running.total(), 1);
   if (threadIdx.x == 0) {
@@ -90,7 +92,8 @@ __global__ void sum_runs(Element element, PartialSums sums, Tiling tiling) {
   }
 }
 
-/// Neighbours are channels: a block has 32 of them side by side (blockIdx.y counts these groups) and 8 rows of a tile at a time.
+/// Neighbours are channels: a block has 32 of them side by side (blockIdx.y counts these groups) and 8 rows of a tile
+/// at a time.
 template <class F, class Element>
 __global__ void sum_columns(Element element, PartialSums sums, Tiling tiling) {
   constexpr int columns = 32;
@@ -100,7 +103,8 @@ __global__ void sum_columns(Element element, PartialSums sums, Tiling tiling) {
   RunningSums<F> running;
   if (channel < tile.channel_end) {
     const auto grid = element.grid(channel);
-    for (int64_t outer = tile.outer_begin + threadIdx.x / columns; outer < tile.outer_end; outer += block_size / columns) {
+    for (int64_t outer = tile.outer_begin + threadIdx.x / columns; outer < tile.outer_end;
+         outer += block_size / columns) {
       running.add(element.apply(outer * channels + channel, grid));
     }
   }
@@ -138,9 +142,11 @@ cudaError_t for_each_element_cuda(const Element& element, ChannelLayout layout, 
   const int64_t blocks = (elements + block_size - 1) / block_size;
   const auto used = static_cast<unsigned>(blocks < max_blocks ? blocks : max_blocks);
   if (elements < (int64_t{1} << 30)) {  // 32-bit division is several times faster
-    loops::for_each_element<uint32_t><<<used, block_size, 0, stream>>>(element, layout, static_cast<uint32_t>(elements));
+    loops::for_each_element<uint32_t>
+        <<<used, block_size, 0, stream>>>(element, layout, static_cast<uint32_t>(elements));
   } else {
-    loops::for_each_element<uint64_t><<<used, block_size, 0, stream>>>(element, layout, static_cast<uint64_t>(elements));
+    loops::for_each_element<uint64_t>
+        <<<used, block_size, 0, stream>>>(element, layout, static_cast<uint64_t>(elements));
   }
   return cudaGetLastError();
 }
@@ -158,8 +164,8 @@ cudaError_t sum_elements_cuda(const Element& element, PartialSums partial, Parti
   } else if (tiles > 0) {
     loops::sum_runs<F><<<dim3(tiles, channels), block_size, 0, stream>>>(element, partial, tiling);
   }
-  loops::sum_partials<<<static_cast<unsigned>(layout.channels), block_size, 0, stream>>>(partial, totals, tiling.partial_rows(),
-                                                                                       layout.channels);
+  loops::sum_partials<<<static_cast<unsigned>(layout.channels), block_size, 0, stream>>>(
+      partial, totals, tiling.partial_rows(), layout.channels);
   return cudaGetLastError();
 }
 

@@ -4,10 +4,11 @@
 //
 //   Tensor x_hat = qstep::functional::lsq_plus(x, scale, offset, {.quant_min = 0, .quant_max = 15});
 //
-// Everywhere: x is float32, float64, bfloat16 or float16, of any shape and layout; results of its shape have its dtype and memory
-// format. A grid's parameters have one element (shape [] or [1]), or with `axis` one per channel ([size along axis]); a negative
-// axis counts from the end. Bad arguments throw qstep::Error. On CPU that includes scales that are not finite and above 0; on
-// CUDA values are not looked at, because that would wait for the device, and such a scale gives NaN or codes without meaning.
+// Everywhere: x is float32, float64, bfloat16 or float16, of any shape and layout; results of its shape have its
+// dtype and memory format. A grid's parameters have one element (shape [] or [1]), or with `axis` one per channel
+// ([size along axis]); a negative axis counts from the end. Bad arguments throw qstep::Error. On CPU that includes
+// scales that are not finite and above 0; on CUDA values are not looked at, because that would wait for the device,
+// and such a scale gives NaN or codes without meaning.
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
@@ -22,7 +23,7 @@ struct LsqPlusOptions {
   int64_t quant_max = 0;
   std::optional<int64_t> axis = std::nullopt;
   double grad_scale = 1.0;          ///< multiplies the gradients of scale and offset; LSQ's g = 1 / sqrt(N * quant_max)
-  std::string boundary = "strict";  ///< x exactly at a bound: "strict" counts it as clipped, as the papers do; or "inclusive"
+  std::string boundary = "strict";  ///< x at a bound counts as clipped, as in the papers; or "inclusive": as inside
 };
 
 /// LSQ (without offset) and LSQ+: x on the learned grid, x_hat = q * scale + offset with
@@ -38,9 +39,10 @@ struct FakeQuantizeAffineOptions {
   std::string rounding = "half_even";  ///< or "half_up": ties towards +infinity, as TensorFlow's kernels
 };
 
-/// IAO: x on an affine grid, x_hat = (q - zero_point) * scale with q = clamp(round(x / scale) + zero_point, quant_min, quant_max).
-/// zero_point holds integers of [quant_min, quant_max] in any integer or floating dtype. Differentiable in x, once: the gradient
-/// passes where (quant_min - zero_point) * scale <= x <= (quant_max - zero_point) * scale. Jacob et al., CVPR 2018, eq. 12.
+/// IAO: x on an affine grid, x_hat = (q - zero_point) * scale with q = clamp(round(x / scale) + zero_point,
+/// quant_min, quant_max). zero_point holds integers of [quant_min, quant_max] in any integer or floating dtype.
+/// Differentiable in x, once: the gradient passes where (quant_min - zero_point) * scale <= x <= (quant_max -
+/// zero_point) * scale. Jacob et al., CVPR 2018, eq. 12.
 at::Tensor fake_quantize_affine(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& zero_point,
                                 const FakeQuantizeAffineOptions& options);
 
@@ -50,30 +52,33 @@ struct AffineParamsOptions {
   bool symmetric = false;  ///< zero_point 0: the smallest scale whose grid covers [min, max]
 };
 
-/// IAO: scale and zero_point (int32) of the grid that covers the ranges [min, max], extended to hold 0; elementwise, so of the
-/// shape of min. zero_point is rounded half away from zero and clamped. An empty range ([0, 0]) gives scale 1. No gradient.
-/// Jacob et al., CVPR 2018, section 3.
-std::tuple<at::Tensor, at::Tensor> affine_params(const at::Tensor& min, const at::Tensor& max, const AffineParamsOptions& options);
+/// IAO: scale and zero_point (int32) of the grid that covers the ranges [min, max], extended to hold 0; elementwise,
+/// so of the shape of min. zero_point is rounded half away from zero and clamped. An empty range ([0, 0]) gives
+/// scale 1. No gradient. Jacob et al., CVPR 2018, section 3.
+std::tuple<at::Tensor, at::Tensor> affine_params(const at::Tensor& min, const at::Tensor& max,
+                                                 const AffineParamsOptions& options);
 
 struct LsqWeightScaleOptions {
   int64_t quant_min = 0;
   int64_t quant_max = 0;
   std::optional<int64_t> axis = std::nullopt;
-  std::string rule = "lsq_plus";  ///< max(|mean - 3 sd|, |mean + 3 sd|) / max(-quant_min, quant_max), or "lsq": 2 mean|w| / sqrt(quant_max)
+  /// "lsq_plus": max(|mean - 3 sd|, |mean + 3 sd|) / max(-quant_min, quant_max); "lsq": 2 mean|w| / sqrt(quant_max).
+  std::string rule = "lsq_plus";
 };
 
-/// First scale of a weight w, shape [] or [channels]; 1 where w is all zero or empty. sd is that of the population. No gradient.
+/// First scale of a weight w, shape [] or [channels]; 1 where w is all zero or empty. sd is that of the population.
+/// No gradient.
 at::Tensor lsq_weight_scale(const at::Tensor& w, const LsqWeightScaleOptions& options);
 
 struct LsqActivationInitOptions {
   int64_t quant_min = 0;
   int64_t quant_max = 0;
   bool learn_offset = false;
-  std::string method = "mse";  ///< least squared error over a sample of 65,536 elements, or "min_max": the whole range of x
+  std::string method = "mse";  ///< least squared error over a sample of 65,536 elements; or "min_max" of all of x
 };
 
-/// First scale and offset of an activation, each of shape [], from one batch x. Offset is 0 unless learn_offset. Deterministic.
-/// x must be finite; empty and all-zero x give scale 1, offset 0. No gradient. Waits for the device of x.
+/// First scale and offset of an activation, each of shape [], from one batch x. Offset is 0 unless learn_offset.
+/// Deterministic. x must be finite; empty and all-zero x give scale 1, offset 0. No gradient. Waits for x's device.
 std::tuple<at::Tensor, at::Tensor> lsq_activation_init(const at::Tensor& x, const LsqActivationInitOptions& options);
 
 }  // namespace qstep::functional

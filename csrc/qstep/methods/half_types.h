@@ -1,7 +1,7 @@
 #pragma once
-// The two 16-bit floating types as bits, for code that knows no torch. Conversions are branch-free integer arithmetic, which
-// compilers vectorise on every CPU and which gives the same bits on host and device: to float exactly, from float rounded half
-// to even, overflow to infinity, NaN to a quiet NaN.
+// The two 16-bit floating types as bits, for code that knows no torch. Conversions are branch-free integer
+// arithmetic, which compilers vectorise on every CPU and which gives the same bits on host and device: to float
+// exactly, from float rounded half to even, overflow to infinity, NaN to a quiet NaN.
 #include <cstdint>
 
 #include "qstep/core/platform.h"
@@ -42,7 +42,8 @@ QSTEP_HOST_DEVICE float load(BFloat16 x) { return float_from_bits(uint32_t{x.bit
 
 QSTEP_HOST_DEVICE float load(Float16 x) {
   const uint32_t sign = (uint32_t{x.bits} & 0x8000U) << 16;
-  const uint32_t magnitude = (uint32_t{x.bits} & 0x7FFFU) << 13;  // exponent and mantissa at float's place, bias not yet float's
+  const uint32_t magnitude = (uint32_t{x.bits} & 0x7FFFU)
+                             << 13;  // exponent and mantissa at float's place, bias not yet float's
   const uint32_t normal = magnitude + (112U << 23);
   const uint32_t special = magnitude + (224U << 23);  // exponent 31 becomes 255: infinities and NaN
   // A subnormal half is m * 2^-24: set the exponent of 2^-14 under the mantissa, then take 2^-14 away again.

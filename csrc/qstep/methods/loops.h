@@ -1,10 +1,10 @@
 #pragma once
 // The two loops of every fake quantizer on the CPU: over elements, and over elements with two sums per channel.
 //
-// A loop is written once, over the scalar formulas of a math.h, in always-inline templates, and compiled twice: for the baseline
-// of the architecture, and for AVX2. The compiler vectorises it (methods/CMakeLists.txt sets the flags that let it), and both
-// give the same bits: every operation is rounded once (no contraction), and sums are taken in the order of pairwise_sum, not of
-// the vector registers.
+// A loop is written once, over the scalar formulas of a math.h, in always-inline templates, and compiled twice: for
+// the baseline of the architecture, and for AVX2. The compiler vectorises it (methods/CMakeLists.txt sets the flags
+// that let it), and both give the same bits: every operation is rounded once (no contraction), and sums are taken in
+// the order of pairwise_sum, not of the vector registers.
 //
 // What is done to an element is a small struct (elements.h of each method), which the CUDA loops use as well:
 //   grid(channel)          the parameters of a channel, by value
@@ -26,14 +26,15 @@
 
 namespace qstep::methods {
 
-/// Elements that are summed in their own precision before a double takes over. By halves this is log2(256) = 8 roundings:
-/// at most 4.8e-7 of the sum of magnitudes in float32.
+/// Elements that are summed in their own precision before a double takes over. By halves this is log2(256) = 8
+/// roundings: at most 4.8e-7 of the sum of magnitudes in float32.
 inline constexpr int sum_block = 256;
 
 namespace loops {
 
 template <class Element>
-QSTEP_ALWAYS_INLINE void for_each_element_loop(const Element& element, const Tiling& tiling, int64_t first, int64_t last) {
+QSTEP_ALWAYS_INLINE void for_each_element_loop(const Element& element, const Tiling& tiling, int64_t first,
+                                               int64_t last) {
   const auto [outers, channels, inners] = tiling.layout();
   for (int64_t index = first; index < last; ++index) {
     const Tile tile = tiling.tile(index);
@@ -66,10 +67,11 @@ QSTEP_ALWAYS_INLINE F pairwise_sum(F* values) {
   }
 }
 
-/// Applies element to `count` positions from `begin`, at most `width`, and adds their terms to the sums. The terms are padded with
-/// zeros to a power of two, which changes no sum.
+/// Applies element to `count` positions from `begin`, at most `width`, and adds their terms to the sums. The terms
+/// are padded with zeros to a power of two, which changes no sum.
 template <int width, class F, class Element, class Grid>
-QSTEP_ALWAYS_INLINE void sum_run(const Element& element, const Grid& grid, int64_t begin, int count, double& scale, double& offset) {
+QSTEP_ALWAYS_INLINE void sum_run(const Element& element, const Grid& grid, int64_t begin, int count, double& scale,
+                                 double& offset) {
   if constexpr (width > 4) {
     if (count <= width / 4) return sum_run<width / 4, F>(element, grid, begin, count, scale, offset);
   }
@@ -87,7 +89,8 @@ QSTEP_ALWAYS_INLINE void sum_run(const Element& element, const Grid& grid, int64
 }
 
 template <class F, class Element>
-QSTEP_ALWAYS_INLINE void sum_elements_loop(const Element& element, PartialSums sums, const Tiling& tiling, int64_t first, int64_t last) {
+QSTEP_ALWAYS_INLINE void sum_elements_loop(const Element& element, PartialSums sums, const Tiling& tiling,
+                                           int64_t first, int64_t last) {
   const auto [outers, channels, inners] = tiling.layout();
   for (int64_t index = first; index < last; ++index) {
     const Tile tile = tiling.tile(index);
@@ -109,8 +112,10 @@ QSTEP_ALWAYS_INLINE void sum_elements_loop(const Element& element, PartialSums s
         const auto grid = element.grid(channel);
         const int64_t end = (outer * channels + channel) * inners + tile.inner_end;
         int64_t i = (outer * channels + channel) * inners + tile.inner_begin;
-        for (; i + sum_block <= end; i += sum_block) sum_run<sum_block, F>(element, grid, i, sum_block, scale[channel], offset[channel]);
-        if (i < end) sum_run<sum_block, F>(element, grid, i, static_cast<int>(end - i), scale[channel], offset[channel]);
+        for (; i + sum_block <= end; i += sum_block)
+          sum_run<sum_block, F>(element, grid, i, sum_block, scale[channel], offset[channel]);
+        if (i < end)
+          sum_run<sum_block, F>(element, grid, i, static_cast<int>(end - i), scale[channel], offset[channel]);
       }
     }
   }
@@ -119,13 +124,14 @@ QSTEP_ALWAYS_INLINE void sum_elements_loop(const Element& element, PartialSums s
 #if defined(__x86_64__)
 
 template <class Element>
-__attribute__((target("avx2"))) void for_each_element_avx2(const Element& element, const Tiling& tiling, int64_t first, int64_t last) {
+__attribute__((target("avx2"))) void for_each_element_avx2(const Element& element, const Tiling& tiling, int64_t first,
+                                                           int64_t last) {
   for_each_element_loop(element, tiling, first, last);
 }
 
 template <class F, class Element>
-__attribute__((target("avx2"))) void sum_elements_avx2(const Element& element, PartialSums sums, const Tiling& tiling, int64_t first,
-                                                       int64_t last) {
+__attribute__((target("avx2"))) void sum_elements_avx2(const Element& element, PartialSums sums, const Tiling& tiling,
+                                                       int64_t first, int64_t last) {
   sum_elements_loop<F>(element, sums, tiling, first, last);
 }
 
@@ -137,7 +143,8 @@ __attribute__((target("avx2"))) void sum_elements_avx2(const Element& element, P
 template <class Element>
 void for_each_element(const Element& element, const Tiling& tiling, int64_t first, int64_t last) {
 #if defined(__x86_64__)
-  if (kernels::current_isa() != kernels::Isa::reference) return loops::for_each_element_avx2(element, tiling, first, last);
+  if (kernels::current_isa() != kernels::Isa::reference)
+    return loops::for_each_element_avx2(element, tiling, first, last);
 #endif
   loops::for_each_element_loop(element, tiling, first, last);
 }
@@ -146,7 +153,8 @@ void for_each_element(const Element& element, const Tiling& tiling, int64_t firs
 template <class F, class Element>
 void sum_elements(const Element& element, PartialSums sums, const Tiling& tiling, int64_t first, int64_t last) {
 #if defined(__x86_64__)
-  if (kernels::current_isa() != kernels::Isa::reference) return loops::sum_elements_avx2<F>(element, sums, tiling, first, last);
+  if (kernels::current_isa() != kernels::Isa::reference)
+    return loops::sum_elements_avx2<F>(element, sums, tiling, first, last);
 #endif
   loops::sum_elements_loop<F>(element, sums, tiling, first, last);
 }

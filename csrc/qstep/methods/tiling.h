@@ -1,11 +1,12 @@
 #pragma once
 // How work on a tensor with one grid per channel is cut into tiles.
 //
-// Any dense memory layout is outer x channels x inner: element m of memory belongs to channel (m / inner) % channels. NCHW
-// activations have inner = H * W, channels-last ones and matrices inner = 1, per-tensor grids channels = outer = 1.
+// Any dense memory layout is outer x channels x inner: element m of memory belongs to channel (m / inner) % channels.
+// NCHW activations have inner = H * W, channels-last ones and matrices inner = 1; a per-tensor grid has one channel and
+// outer = 1.
 //
-// The cut depends on the shape only, never on the number of threads. A tile leaves one partial sum per channel and the partial
-// sums are added in order, so every reduction is the same from run to run.
+// The cut depends on the shape only, never on the number of threads. A tile leaves one partial sum per channel and
+// the partial sums are added in order, so every reduction is the same from run to run.
 #include <algorithm>
 #include <cstdint>
 
@@ -69,15 +70,15 @@ class Tiling {
     const int64_t inner = index % inner_blocks_;
     const int64_t channel = index / inner_blocks_ % channel_blocks_;
     const int64_t outer = index / inner_blocks_ / channel_blocks_;
-    return {outer * outer_step_,     end_of(outer, outer_step_, layout_.outer),
-            channel * channel_step_, end_of(channel, channel_step_, layout_.channels),
-            inner * inner_step_,     end_of(inner, inner_step_, layout_.inner),
+    return {outer * outer_step_,          end_of(outer, outer_step_, layout_.outer),
+            channel * channel_step_,      end_of(channel, channel_step_, layout_.channels),
+            inner * inner_step_,          end_of(inner, inner_step_, layout_.inner),
             outer * inner_blocks_ + inner};
   }
 
  private:
   static constexpr int64_t max_run = 8192;                  ///< neighbours of one channel in one tile
-  static constexpr int64_t min_elements_per_partial = 512;  ///< keeps partial sums below 1 % of the tensor they are taken of
+  static constexpr int64_t min_elements_per_partial = 512;  ///< keeps partial sums below 1 % of what they sum
   static constexpr int64_t elements_per_tile = 32768;       ///< enough to pay for handing a tile to a thread
 
   QSTEP_HOST_DEVICE static int64_t end_of(int64_t block, int64_t step, int64_t size) {

@@ -8,10 +8,12 @@ namespace qstep::methods::iao {
 
 /// x_hat, laid out as x.
 template <class T>
-void forward(const Operands<T>& operands, Rounding rounding, T* output, const Tiling& tiling, int64_t first, int64_t last);
+void forward(const Operands<T>& operands, Rounding rounding, T* output, const Tiling& tiling, int64_t first,
+             int64_t last);
 
 /// grad_x; x, grad_output and grad_x are laid out alike.
 template <class T>
-void backward(const Operands<T>& operands, const T* grad_output, T* grad_x, const Tiling& tiling, int64_t first, int64_t last);
+void backward(const Operands<T>& operands, const T* grad_output, T* grad_x, const Tiling& tiling, int64_t first,
+              int64_t last);
 
 }  // namespace qstep::methods::iao

@@ -1,6 +1,6 @@
 #pragma once
-// IAO's fake quantization on one element of memory: what the loops of the CPU (loops.h) and of CUDA (cuda_loops.cuh) run.
-// T is float, double, BFloat16 or Float16; the arithmetic runs in Compute<T>.
+// IAO's fake quantization on one element of memory: what the loops of the CPU (loops.h) and of CUDA (cuda_loops.cuh)
+// run. T is float, double, BFloat16 or Float16; the arithmetic runs in Compute<T>.
 #include <cstdint>
 
 #include "qstep/methods/half_types.h"
@@ -19,7 +19,8 @@ struct Operands {
   int32_t quant_max;
 
   QSTEP_HOST_DEVICE Grid<Compute<T>> grid(int64_t channel) const {
-    return {scale[channel], zero_point[channel], static_cast<Compute<T>>(quant_min), static_cast<Compute<T>>(quant_max)};
+    return {scale[channel], zero_point[channel], static_cast<Compute<T>>(quant_min),
+            static_cast<Compute<T>>(quant_max)};
   }
 };
 

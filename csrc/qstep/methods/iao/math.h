@@ -5,8 +5,8 @@
 //   d x_hat / dx = 1 where nudged_min <= x <= nudged_max, else 0
 //   nudged_min = (quant_min - zero_point) * scale        nudged_max = (quant_max - zero_point) * scale
 //
-// Source: Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, CVPR 2018,
-// eq. 1 and 12. NaN gives NaN and lets the gradient pass.
+// Source: Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference,
+// CVPR 2018, eq. 1 and 12. NaN gives NaN and lets the gradient pass.
 #include <cmath>
 #include <cstdint>
 
@@ -58,8 +58,9 @@ struct ScaleAndZeroPoint {
   double zero_point;
 };
 
-/// Grid of the real range [min, max], extended to hold 0. The zero point is quant_min - min / scale rounded half away from zero
-/// and clamped; it is computed from the range with one division, so that a true tie is seen as one. [0, 0] gives scale 1.
+/// Grid of the real range [min, max], extended to hold 0. The zero point is quant_min - min / scale rounded half away
+/// from zero and clamped; it is computed from the range with one division, so that a true tie is seen as one. [0, 0]
+/// gives scale 1.
 QSTEP_HOST_DEVICE ScaleAndZeroPoint affine_params(double min, double max, double quant_min, double quant_max) {
   const double low = min < 0.0 ? min : 0.0;
   const double high = max > 0.0 ? max : 0.0;
@@ -70,7 +71,8 @@ QSTEP_HOST_DEVICE ScaleAndZeroPoint affine_params(double min, double max, double
   return {width / steps, core::clamp(zero_point, quant_min, quant_max)};
 }
 
-/// The smallest scale with which a grid with zero_point 0 covers [min, max], on the sides where it has codes; 1 for [0, 0].
+/// The smallest scale with which a grid with zero_point 0 covers [min, max], on the sides where it has codes; 1 for
+/// [0, 0].
 QSTEP_HOST_DEVICE ScaleAndZeroPoint symmetric_params(double min, double max, double quant_min, double quant_max) {
   const double from_min = quant_min < 0.0 && min < 0.0 ? min / quant_min : 0.0;
   const double from_max = quant_max > 0.0 && max > 0.0 ? max / quant_max : 0.0;

@@ -28,6 +28,7 @@ struct Memory {
   at::Tensor zero_point;
   Tiling tiling;
 };
-Memory memory_of(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& zero_point, std::optional<int64_t> axis);
+Memory memory_of(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& zero_point,
+                 std::optional<int64_t> axis);
 
 }  // namespace qstep::methods::iao

@@ -18,7 +18,8 @@ void backward(const Operands<T>& operands, Boundary boundary, const T* grad_outp
   if (boundary == Boundary::strict) {
     sum_elements<Compute<T>>(Backward<T, Boundary::strict>{operands, grad_output, grad_x}, sums, tiling, first, last);
   } else {
-    sum_elements<Compute<T>>(Backward<T, Boundary::inclusive>{operands, grad_output, grad_x}, sums, tiling, first, last);
+    sum_elements<Compute<T>>(Backward<T, Boundary::inclusive>{operands, grad_output, grad_x}, sums, tiling, first,
+                             last);
   }
 }
 
@@ -30,7 +31,7 @@ double sum_squared_error(const float* x, int64_t n, const Grid<float>& grid) {
   return std::accumulate(sums.begin(), sums.end(), 0.0);
 }
 
-#define QSTEP_INSTANTIATE(T)                                                            \
+#define QSTEP_INSTANTIATE(T)                                                         \
   template void forward<T>(const Operands<T>&, T*, const Tiling&, int64_t, int64_t); \
   template void backward<T>(const Operands<T>&, Boundary, const T*, T*, PartialSums, const Tiling&, int64_t, int64_t);
 QSTEP_INSTANTIATE(float)

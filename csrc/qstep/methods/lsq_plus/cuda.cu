@@ -9,8 +9,8 @@ cudaError_t forward_cuda(const Operands<T>& operands, T* output, const Tiling& t
 }
 
 template <class T>
-cudaError_t backward_cuda(const Operands<T>& operands, Boundary boundary, const T* grad_output, T* grad_x, PartialSums partial,
-                   PartialSums totals, const Tiling& tiling, cudaStream_t stream) {
+cudaError_t backward_cuda(const Operands<T>& operands, Boundary boundary, const T* grad_output, T* grad_x,
+                          PartialSums partial, PartialSums totals, const Tiling& tiling, cudaStream_t stream) {
   if (boundary == Boundary::strict) {
     const Backward<T, Boundary::strict> element{operands, grad_output, grad_x};
     return sum_elements_cuda<Compute<T>>(element, partial, totals, tiling, stream);
@@ -20,9 +20,10 @@ cudaError_t backward_cuda(const Operands<T>& operands, Boundary boundary, const 
   }
 }
 
-#define QSTEP_INSTANTIATE(T)                                                                   \
-  template cudaError_t forward_cuda<T>(const Operands<T>&, T*, const Tiling&, cudaStream_t);          \
-  template cudaError_t backward_cuda<T>(const Operands<T>&, Boundary, const T*, T*, PartialSums, PartialSums, const Tiling&, cudaStream_t);
+#define QSTEP_INSTANTIATE(T)                                                                                  \
+  template cudaError_t forward_cuda<T>(const Operands<T>&, T*, const Tiling&, cudaStream_t);                  \
+  template cudaError_t backward_cuda<T>(const Operands<T>&, Boundary, const T*, T*, PartialSums, PartialSums, \
+                                        const Tiling&, cudaStream_t);
 QSTEP_INSTANTIATE(float)
 QSTEP_INSTANTIATE(double)
 QSTEP_INSTANTIATE(BFloat16)

@@ -11,10 +11,10 @@ namespace qstep::methods::lsq_plus {
 template <class T>
 cudaError_t forward_cuda(const Operands<T>& operands, T* output, const Tiling& tiling, cudaStream_t stream);
 
-/// All gradients in one pass over x and grad_output. `partial` has room for tiling.partial_rows() x channels sums, `totals` for one
-/// per channel. Deterministic.
+/// All gradients in one pass over x and grad_output. `partial` has room for tiling.partial_rows() x channels sums,
+/// `totals` for one per channel. Deterministic.
 template <class T>
-cudaError_t backward_cuda(const Operands<T>& operands, Boundary boundary, const T* grad_output, T* grad_x, PartialSums partial,
-                   PartialSums totals, const Tiling& tiling, cudaStream_t stream);
+cudaError_t backward_cuda(const Operands<T>& operands, Boundary boundary, const T* grad_output, T* grad_x,
+                          PartialSums partial, PartialSums totals, const Tiling& tiling, cudaStream_t stream);
 
 }  // namespace qstep::methods::lsq_plus

@@ -51,10 +51,10 @@ class Search {
   int evaluations_ = 0;
 };
 
-/// Scale alone: 96 scales from 1.1 to 0.02 times that of the whole range, 65 closely around the best (with many codes and few
-/// values the error is a jagged function of the scale), then steps.
-Candidate search_scale(Search& search, double whole_range_scale) {
-  Candidate best;
+/// Scale alone: 96 scales from 1.1 to 0.02 times that of the whole range, 65 closely around the best (with many codes
+/// and few values the error is a jagged function of the scale), then steps.
+Candidate search_scale(Search& search, Candidate best) {
+  const auto whole_range_scale = static_cast<double>(best.grid.scale);
   search.try_grid(whole_range_scale, 0.0, best);  // exactly: the largest value may be a frequent one, the 6 of a ReLU6
   double scale = 1.1 * whole_range_scale;
   for (int i = 0; i < 96; ++i, scale *= 0.96) search.try_grid(scale, 0.0, best);
@@ -88,10 +88,11 @@ Candidate descend(Search& search, Candidate best, int last_evaluation) {
   return best;
 }
 
-/// Both ends of the grid. First pairs of quantiles, as few values should be clipped, and wide grids with a code at the median, for
-/// most values in one place and a few far out. Then descent from the best, and from half a code beside it: with few codes, a code
-/// at the middle of the values and a middle between two codes are valleys apart. A shift by one code gives back a wasted one.
-Candidate search_span(Search& search, const std::vector<float>& sorted, int32_t steps) {
+/// Both ends of the grid. First pairs of quantiles, as few values should be clipped, and wide grids with a code at
+/// the median, for most values in one place and a few far out. Then descent from the best, and from half a code
+/// beside it: with few codes, a code at the middle of the values and a middle between two codes are valleys apart. A
+/// shift by one code gives back a wasted one.
+Candidate search_span(Search& search, Candidate best, const std::vector<float>& sorted, int32_t steps) {
   constexpr double tails[] = {0.0, 0.0005, 0.003, 0.012, 0.03, 0.06, 0.1, 0.17};
   const size_t last = sorted.size() - 1;
   std::vector<float> lows;
@@ -101,7 +102,6 @@ Candidate search_span(Search& search, const std::vector<float>& sorted, int32_t 
     if (lows.empty() || sorted[rank] != lows.back()) lows.push_back(sorted[rank]);
     if (highs.empty() || sorted[last - rank] != highs.back()) highs.push_back(sorted[last - rank]);
   }
-  Candidate best;
   for (const double low : lows) {
     for (const double high : highs) {
       if (low < high) search.try_span(low, high, best);
@@ -154,17 +154,23 @@ ScaleAndOffset least_error_grid(std::vector<float> sample, int32_t quant_min, in
   const ScaleAndOffset whole_range = min_max_grid(sample.front(), sample.back(), quant_min, quant_max, learn_offset);
   if (sample.front() == sample.back()) return whole_range;
   Search search(sample, quant_min, quant_max);
-  return (learn_offset ? search_span(search, sample, quant_max - quant_min) : search_scale(search, whole_range.scale)).grid;
+  const Candidate start{whole_range};  // what stays where squares overflow
+  const Candidate best =
+      learn_offset ? search_span(search, start, sample, quant_max - quant_min) : search_scale(search, start);
+  return best.grid;
 }
 
 std::vector<int64_t> sample_positions(int64_t n) {
   std::vector<int64_t> positions(static_cast<size_t>(std::min(n, sample_size)));
-  // Multiples of the golden ratio modulo 1, as 64-bit fractions: no two are close, and they follow no stride of the tensor.
+  // Multiples of the golden ratio modulo 1, as 64-bit fractions: no two are close, and they follow no stride of the
+  // tensor.
   constexpr uint64_t golden_ratio = 0x9E3779B97F4A7C15U;
   uint64_t fraction = 0;
   for (size_t i = 0; i < positions.size(); ++i, fraction += golden_ratio) {
-    positions[i] = n <= sample_size ? static_cast<int64_t>(i)
-                                    : static_cast<int64_t>((static_cast<unsigned __int128>(fraction) * static_cast<uint64_t>(n)) >> 64);
+    positions[i] =
+        n <= sample_size
+            ? static_cast<int64_t>(i)
+            : static_cast<int64_t>((static_cast<unsigned __int128>(fraction) * static_cast<uint64_t>(n)) >> 64);
   }
   return positions;
 }

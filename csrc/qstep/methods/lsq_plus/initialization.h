@@ -11,8 +11,9 @@ struct ScaleAndOffset {
   float offset = 0.0F;
 };
 
-/// The grid that spans [min, max]. Without an offset: the smallest scale that covers both ends, as far as its codes have their
-/// sign. A constant has scale 1, and itself as offset; the same where the scale would be below the smallest normal float.
+/// The grid that spans [min, max]. Without an offset: the smallest scale that covers both ends, as far as its codes
+/// have their sign. A constant has scale 1, and itself as offset; the same where the scale would be below the
+/// smallest normal float.
 ScaleAndOffset min_max_grid(float min, float max, int32_t quant_min, int32_t quant_max, bool learn_offset);
 
 /// Evaluations of the error that least_error_grid spends at most.
@@ -25,8 +26,8 @@ ScaleAndOffset least_error_grid(std::vector<float> sample, int32_t quant_min, in
 /// Elements that a sample has at most.
 inline constexpr int64_t sample_size = 65536;
 
-/// Positions of a sample of n elements, at most sample_size of them: all where they fit, else spread evenly without a period, so
-/// that no channel or column is preferred.
+/// Positions of a sample of n elements, at most sample_size of them: all where they fit, else spread evenly without a
+/// period, so that no channel or column is preferred.
 std::vector<int64_t> sample_positions(int64_t n);
 
 }  // namespace qstep::methods::lsq_plus

@@ -40,7 +40,8 @@ void check_weight(const Tensor& w, int64_t quant_min, int64_t quant_max, Optiona
   require(rule == "lsq_plus" || rule == "lsq", "{}: rule must be 'lsq_plus' or 'lsq', got '{}'", weight_name, rule);
 }
 
-Tensor weight_scale_meta(const Tensor& w, int64_t quant_min, int64_t quant_max, OptionalAxis axis, std::string_view rule) {
+Tensor weight_scale_meta(const Tensor& w, int64_t quant_min, int64_t quant_max, OptionalAxis axis,
+                         std::string_view rule) {
   check_weight(w, quant_min, quant_max, axis, rule);
   std::vector<c10::SymInt> shape;
   if (axis) shape.push_back(w.sym_size(*axis));
@@ -60,9 +61,11 @@ Tensor weight_scale(const Tensor& w, int64_t quant_min, int64_t quant_max, Optio
   if (rule == "lsq") {
     scale = rows.abs().mean(1).mul_(2.0 / std::sqrt(static_cast<double>(quant_max)));
   } else {
-    const auto [variance, mean] = at::var_mean(rows, /*dim=*/at::OptionalIntArrayRef({1}), /*correction=*/at::Scalar(0));
+    const auto [variance, mean] =
+        at::var_mean(rows, /*dim=*/at::OptionalIntArrayRef({1}), /*correction=*/at::Scalar(0));
     const Tensor three_sigma = variance.sqrt().mul_(3.0);
-    scale = at::maximum((mean - three_sigma).abs(), (mean + three_sigma).abs()).div_(static_cast<double>(std::max(-quant_min, quant_max)));
+    scale = at::maximum((mean - three_sigma).abs(), (mean + three_sigma).abs())
+                .div_(static_cast<double>(std::max(-quant_min, quant_max)));
   }
   const Tensor is_usable = scale >= static_cast<double>(std::numeric_limits<float>::min());  // false for NaN as well
   if (w.device().is_cpu()) check_finite(weight_name, "w", scale);
@@ -74,28 +77,33 @@ Tensor weight_scale(const Tensor& w, int64_t quant_min, int64_t quant_max, Optio
 void check_activation(const Tensor& x, int64_t quant_min, int64_t quant_max, std::string_view method) {
   check_codes(activation_name, quant_min, quant_max);
   check_input(activation_name, x, std::nullopt);
-  require(method == "mse" || method == "min_max", "{}: method must be 'mse' or 'min_max', got '{}'", activation_name, method);
+  require(method == "mse" || method == "min_max", "{}: method must be 'mse' or 'min_max', got '{}'", activation_name,
+          method);
 }
 
-TwoTensors activation_init_meta(const Tensor& x, int64_t quant_min, int64_t quant_max, bool /*learn_offset*/, std::string_view method) {
+TwoTensors activation_init_meta(const Tensor& x, int64_t quant_min, int64_t quant_max, bool /*learn_offset*/,
+                                std::string_view method) {
   check_activation(x, quant_min, quant_max, method);
   const auto options = x.options().dtype(compute_dtype(x.scalar_type()));
   return {at::empty({}, options), at::empty({}, options)};
 }
 
-TwoTensors activation_init(const Tensor& x, int64_t quant_min, int64_t quant_max, bool learn_offset, std::string_view method) {
+TwoTensors activation_init(const Tensor& x, int64_t quant_min, int64_t quant_max, bool learn_offset,
+                           std::string_view method) {
   check_activation(x, quant_min, quant_max, method);
   ScaleAndOffset initial;
   if (x.numel() > 0) {
     const auto [lowest, highest] = x.aminmax();
     const auto min = lowest.item<float>();
     const auto max = highest.item<float>();
-    require(std::isfinite(min) && std::isfinite(max), "{}: x must be finite, got values from {} to {}", activation_name, min, max);
+    require(std::isfinite(min) && std::isfinite(max), "{}: x must be finite, got values from {} to {}", activation_name,
+            min, max);
     if (method == "min_max") {
       initial = min_max_grid(min, max, static_cast<int32_t>(quant_min), static_cast<int32_t>(quant_max), learn_offset);
     } else {
       const std::vector<int64_t> positions = sample_positions(x.numel());
-      const Tensor sample = x.reshape({-1}).index_select(0, at::tensor(positions, x.options().dtype(at::kLong))).to(at::kCPU, at::kFloat);
+      const Tensor sample =
+          x.reshape({-1}).index_select(0, at::tensor(positions, x.options().dtype(at::kLong))).to(at::kCPU, at::kFloat);
       const auto* const values = read<float>(sample);
       initial = least_error_grid(std::vector<float>(values, values + sample.numel()), static_cast<int32_t>(quant_min),
                                  static_cast<int32_t>(quant_max), learn_offset);
@@ -107,24 +115,29 @@ TwoTensors activation_init(const Tensor& x, int64_t quant_min, int64_t quant_max
 
 // --- calls -----------------------------------------------------------------------------------------------------------
 
-Tensor call_weight_scale(const Tensor& w, int64_t quant_min, int64_t quant_max, OptionalAxis axis, std::string_view rule) {
+Tensor call_weight_scale(const Tensor& w, int64_t quant_min, int64_t quant_max, OptionalAxis axis,
+                         std::string_view rule) {
   static const auto op =
       c10::Dispatcher::singleton().findSchemaOrThrow("qstep::lsq_weight_scale", "").typed<decltype(weight_scale)>();
   return op.call(w, quant_min, quant_max, axis, rule);
 }
 
-TwoTensors call_activation_init(const Tensor& x, int64_t quant_min, int64_t quant_max, bool learn_offset, std::string_view method) {
-  static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow("qstep::lsq_activation_init", "").typed<decltype(activation_init)>();
+TwoTensors call_activation_init(const Tensor& x, int64_t quant_min, int64_t quant_max, bool learn_offset,
+                                std::string_view method) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("qstep::lsq_activation_init", "")
+                             .typed<decltype(activation_init)>();
   return op.call(x, quant_min, quant_max, learn_offset, method);
 }
 
-Tensor weight_scale_autograd(const Tensor& w, int64_t quant_min, int64_t quant_max, OptionalAxis axis, std::string_view rule) {
+Tensor weight_scale_autograd(const Tensor& w, int64_t quant_min, int64_t quant_max, OptionalAxis axis,
+                             std::string_view rule) {
   const at::AutoDispatchBelowADInplaceOrView without_gradient;
   return call_weight_scale(w, quant_min, quant_max, axis, rule);
 }
 
-TwoTensors activation_init_autograd(const Tensor& x, int64_t quant_min, int64_t quant_max, bool learn_offset, std::string_view method) {
+TwoTensors activation_init_autograd(const Tensor& x, int64_t quant_min, int64_t quant_max, bool learn_offset,
+                                    std::string_view method) {
   const at::AutoDispatchBelowADInplaceOrView without_gradient;
   return call_activation_init(x, quant_min, quant_max, learn_offset, method);
 }
@@ -139,7 +152,8 @@ at::Tensor lsq_weight_scale(const at::Tensor& w, const LsqWeightScaleOptions& op
 }
 
 std::tuple<at::Tensor, at::Tensor> lsq_activation_init(const at::Tensor& x, const LsqActivationInitOptions& options) {
-  return methods::lsq_plus::call_activation_init(x, options.quant_min, options.quant_max, options.learn_offset, options.method);
+  return methods::lsq_plus::call_activation_init(x, options.quant_min, options.quant_max, options.learn_offset,
+                                                 options.method);
 }
 
 }  // namespace qstep::functional

@@ -1,15 +1,16 @@
 #pragma once
 // LSQ and LSQ+ for one element, on host and device. LSQ is LSQ+ with offset 0.
 //
-//   v = (x - offset) / scale        q = round_half_even(clamp(v, quant_min, quant_max))        x_hat = q * scale + offset
+//   v = (x - offset) / scale      q = round_half_even(clamp(v, quant_min, quant_max))      x_hat = q * scale + offset
 //
 //   region                        d x_hat / dx    d x_hat / d scale    d x_hat / d offset
 //   quant_min < v < quant_max     1               round(v) - v         0
 //   v <= quant_min                0               quant_min            1
 //   v >= quant_max                0               quant_max            1
 //
-// Source: Esser et al., Learned Step Size Quantization, ICLR 2020, eq. 1 to 3; Bhalgat et al., LSQ+, CVPR workshops 2020, for the
-// offset. The region is that of the unrounded v. NaN belongs to the middle region, so that it shows in every result.
+// Source: Esser et al., Learned Step Size Quantization, ICLR 2020, eq. 1 to 3; Bhalgat et al., LSQ+, CVPR workshops
+// 2020, for the offset. The region is that of the unrounded v. NaN belongs to the middle region, so that it shows in
+// every result.
 #include <cstdint>
 
 #include "qstep/core/grid.h"

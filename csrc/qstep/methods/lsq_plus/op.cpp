@@ -28,8 +28,8 @@ Boundary boundary_from_name(std::string_view op, std::string_view name) {
   return name == "strict" ? Boundary::strict : Boundary::inclusive;
 }
 
-void check_arguments(std::string_view op, const Tensor& x, const Tensor& scale, const OptionalTensor& offset, int64_t quant_min,
-                     int64_t quant_max, OptionalAxis axis) {
+void check_arguments(std::string_view op, const Tensor& x, const Tensor& scale, const OptionalTensor& offset,
+                     int64_t quant_min, int64_t quant_max, OptionalAxis axis) {
   check_codes(op, quant_min, quant_max);
   check_input(op, x, axis);
   check_floating(op, "scale", scale);
@@ -55,15 +55,16 @@ constexpr std::string_view backward_name = "lsq_plus_backward";
 
 // --- Meta ------------------------------------------------------------------------------------------------------------
 
-Tensor forward_meta(const Tensor& x, const Tensor& scale, const OptionalTensor& offset, int64_t quant_min, int64_t quant_max,
-                    OptionalAxis axis, double /*grad_scale*/, std::string_view boundary) {
+Tensor forward_meta(const Tensor& x, const Tensor& scale, const OptionalTensor& offset, int64_t quant_min,
+                    int64_t quant_max, OptionalAxis axis, double /*grad_scale*/, std::string_view boundary) {
   check_arguments(forward_name, x, scale, offset, quant_min, quant_max, axis);
   boundary_from_name(forward_name, boundary);
   return at::empty_like(x);
 }
 
 Gradients backward_meta(const Tensor& grad_output, const Tensor& x, const Tensor& scale, const OptionalTensor& offset,
-                        int64_t quant_min, int64_t quant_max, OptionalAxis axis, double /*grad_scale*/, std::string_view boundary) {
+                        int64_t quant_min, int64_t quant_max, OptionalAxis axis, double /*grad_scale*/,
+                        std::string_view boundary) {
   check_arguments(backward_name, x, scale, offset, quant_min, quant_max, axis);
   check_grad_output(backward_name, grad_output, x);
   boundary_from_name(backward_name, boundary);
@@ -72,8 +73,8 @@ Gradients backward_meta(const Tensor& grad_output, const Tensor& x, const Tensor
 
 // --- CPU -------------------------------------------------------------------------------------------------------------
 
-Memory checked_memory(std::string_view op, const Tensor& x, const Tensor& scale, const OptionalTensor& offset, int64_t quant_min,
-                      int64_t quant_max, OptionalAxis axis) {
+Memory checked_memory(std::string_view op, const Tensor& x, const Tensor& scale, const OptionalTensor& offset,
+                      int64_t quant_min, int64_t quant_max, OptionalAxis axis) {
   check_arguments(op, x, scale, offset, quant_min, quant_max, axis);
   Memory memory = memory_of(x, scale, offset, axis);
   check_scale_values(op, memory.scale);
@@ -83,12 +84,12 @@ Memory checked_memory(std::string_view op, const Tensor& x, const Tensor& scale,
 
 template <class T>
 Operands<T> operands_of(const Memory& memory, int64_t quant_min, int64_t quant_max) {
-  return {read<T>(memory.x), read<Compute<T>>(memory.scale), read<Compute<T>>(memory.offset), static_cast<int32_t>(quant_min),
-          static_cast<int32_t>(quant_max)};
+  return {read<T>(memory.x), read<Compute<T>>(memory.scale), read<Compute<T>>(memory.offset),
+          static_cast<int32_t>(quant_min), static_cast<int32_t>(quant_max)};
 }
 
-Tensor forward_cpu(const Tensor& x, const Tensor& scale, const OptionalTensor& offset, int64_t quant_min, int64_t quant_max,
-                   OptionalAxis axis, double /*grad_scale*/, std::string_view boundary) {
+Tensor forward_cpu(const Tensor& x, const Tensor& scale, const OptionalTensor& offset, int64_t quant_min,
+                   int64_t quant_max, OptionalAxis axis, double /*grad_scale*/, std::string_view boundary) {
   const Memory memory = checked_memory(forward_name, x, scale, offset, quant_min, quant_max, axis);
   boundary_from_name(forward_name, boundary);
   Tensor output = output_like(memory.x);
@@ -114,7 +115,8 @@ Tensor parameter_gradient(const Tensor& partial, const Tensor& parameter, double
 }
 
 Gradients backward_cpu(const Tensor& grad_output, const Tensor& x, const Tensor& scale, const OptionalTensor& offset,
-                       int64_t quant_min, int64_t quant_max, OptionalAxis axis, double grad_scale, std::string_view boundary_name) {
+                       int64_t quant_min, int64_t quant_max, OptionalAxis axis, double grad_scale,
+                       std::string_view boundary_name) {
   const Memory memory = checked_memory(backward_name, x, scale, offset, quant_min, quant_max, axis);
   check_grad_output(backward_name, grad_output, x);
   const Boundary boundary = boundary_from_name(backward_name, boundary_name);
@@ -138,14 +140,16 @@ Gradients backward_cpu(const Tensor& grad_output, const Tensor& x, const Tensor&
 
 // --- autograd --------------------------------------------------------------------------------------------------------
 
-Tensor call_forward(const Tensor& x, const Tensor& scale, const OptionalTensor& offset, int64_t quant_min, int64_t quant_max,
-                    OptionalAxis axis, double grad_scale, std::string_view boundary) {
-  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("qstep::lsq_plus", "").typed<decltype(forward_meta)>();
+Tensor call_forward(const Tensor& x, const Tensor& scale, const OptionalTensor& offset, int64_t quant_min,
+                    int64_t quant_max, OptionalAxis axis, double grad_scale, std::string_view boundary) {
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("qstep::lsq_plus", "").typed<decltype(forward_meta)>();
   return op.call(x, scale, offset, quant_min, quant_max, axis, grad_scale, boundary);
 }
 
 Gradients call_backward(const Tensor& grad_output, const Tensor& x, const Tensor& scale, const OptionalTensor& offset,
-                        int64_t quant_min, int64_t quant_max, OptionalAxis axis, double grad_scale, std::string_view boundary) {
+                        int64_t quant_min, int64_t quant_max, OptionalAxis axis, double grad_scale,
+                        std::string_view boundary) {
   static const auto op =
       c10::Dispatcher::singleton().findSchemaOrThrow("qstep::lsq_plus_backward", "").typed<decltype(backward_meta)>();
   return op.call(grad_output, x, scale, offset, quant_min, quant_max, axis, grad_scale, boundary);
@@ -153,8 +157,9 @@ Gradients call_backward(const Tensor& grad_output, const Tensor& x, const Tensor
 
 class Function : public torch::autograd::Function<Function> {
  public:
-  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x, const Tensor& scale, const OptionalTensor& offset,
-                        int64_t quant_min, int64_t quant_max, OptionalAxis axis, double grad_scale, const std::string& boundary) {
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x, const Tensor& scale,
+                        const OptionalTensor& offset, int64_t quant_min, int64_t quant_max, OptionalAxis axis,
+                        double grad_scale, const std::string& boundary) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     context->save_for_backward({x, scale, offset.value_or(Tensor())});
     context->saved_data["quant_min"] = quant_min;
@@ -179,8 +184,8 @@ class Function : public torch::autograd::Function<Function> {
   }
 };
 
-Tensor forward_autograd(const Tensor& x, const Tensor& scale, const OptionalTensor& offset, int64_t quant_min, int64_t quant_max,
-                        OptionalAxis axis, double grad_scale, std::string_view boundary) {
+Tensor forward_autograd(const Tensor& x, const Tensor& scale, const OptionalTensor& offset, int64_t quant_min,
+                        int64_t quant_max, OptionalAxis axis, double grad_scale, std::string_view boundary) {
   return Function::apply(x, scale, offset, quant_min, quant_max, axis, grad_scale, std::string(boundary));
 }
 
@@ -191,8 +196,8 @@ namespace qstep::functional {
 
 at::Tensor lsq_plus(const at::Tensor& x, const at::Tensor& scale, const std::optional<at::Tensor>& offset,
                     const LsqPlusOptions& options) {
-  return methods::lsq_plus::call_forward(x, scale, offset, options.quant_min, options.quant_max, options.axis, options.grad_scale,
-                                         options.boundary);
+  return methods::lsq_plus::call_forward(x, scale, offset, options.quant_min, options.quant_max, options.axis,
+                                         options.grad_scale, options.boundary);
 }
 
 }  // namespace qstep::functional
@@ -202,7 +207,8 @@ TORCH_LIBRARY_FRAGMENT(qstep, m) {
       "lsq_plus(Tensor x, Tensor scale, Tensor? offset=None, *, int quant_min, int quant_max, int? axis=None, "
       "float grad_scale=1.0, str boundary=\"strict\") -> Tensor");
   m.def(
-      "lsq_plus_backward(Tensor grad_output, Tensor x, Tensor scale, Tensor? offset=None, *, int quant_min, int quant_max, "
+      "lsq_plus_backward(Tensor grad_output, Tensor x, Tensor scale, Tensor? offset=None, *, int quant_min, int "
+      "quant_max, "
       "int? axis=None, float grad_scale=1.0, str boundary=\"strict\") -> (Tensor, Tensor, Tensor)");
 }
 

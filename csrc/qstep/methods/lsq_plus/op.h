@@ -15,8 +15,9 @@ namespace qstep::methods::lsq_plus {
 Boundary boundary_from_name(std::string_view op, std::string_view name);
 
 /// Everything that can be checked without looking at a value.
-void check_arguments(std::string_view op, const at::Tensor& x, const at::Tensor& scale, const std::optional<at::Tensor>& offset,
-                     int64_t quant_min, int64_t quant_max, std::optional<int64_t> axis);
+void check_arguments(std::string_view op, const at::Tensor& x, const at::Tensor& scale,
+                     const std::optional<at::Tensor>& offset, int64_t quant_min, int64_t quant_max,
+                     std::optional<int64_t> axis);
 
 /// The tensors as memory: x dense, the parameters contiguous in the compute dtype (offset 0 where there is none).
 struct Memory {
@@ -25,6 +26,7 @@ struct Memory {
   at::Tensor offset;
   Tiling tiling;
 };
-Memory memory_of(const at::Tensor& x, const at::Tensor& scale, const std::optional<at::Tensor>& offset, std::optional<int64_t> axis);
+Memory memory_of(const at::Tensor& x, const at::Tensor& scale, const std::optional<at::Tensor>& offset,
+                 std::optional<int64_t> axis);
 
 }  // namespace qstep::methods::lsq_plus

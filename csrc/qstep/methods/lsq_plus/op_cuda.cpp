@@ -1,4 +1,5 @@
-// CUDA kernels of lsq_plus and lsq_plus_backward. Values of scale and offset are not looked at: that would wait for the device.
+// CUDA kernels of lsq_plus and lsq_plus_backward. Values of scale and offset are not looked at: that would wait for
+// the device.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -21,8 +22,8 @@ using OptionalAxis = std::optional<int64_t>;
 
 template <class T>
 Operands<T> operands_of(const Memory& memory, int64_t quant_min, int64_t quant_max) {
-  return {read<T>(memory.x), read<Compute<T>>(memory.scale), read<Compute<T>>(memory.offset), static_cast<int32_t>(quant_min),
-          static_cast<int32_t>(quant_max)};
+  return {read<T>(memory.x), read<Compute<T>>(memory.scale), read<Compute<T>>(memory.offset),
+          static_cast<int32_t>(quant_min), static_cast<int32_t>(quant_max)};
 }
 
 Tensor forward(const Tensor& x, const Tensor& scale, const OptionalTensor& offset, int64_t quant_min, int64_t quant_max,
@@ -33,15 +34,15 @@ Tensor forward(const Tensor& x, const Tensor& scale, const OptionalTensor& offse
   const Memory memory = memory_of(x, scale, offset, axis);
   Tensor output = output_like(memory.x);
   visit_dtype(x.scalar_type(), [&]<class T>(T) {
-    check_accepted("lsq_plus", forward_cuda(operands_of<T>(memory, quant_min, quant_max), write<T>(output), memory.tiling,
-                                            c10::cuda::getCurrentCUDAStream()));
+    check_accepted("lsq_plus", forward_cuda(operands_of<T>(memory, quant_min, quant_max), write<T>(output),
+                                            memory.tiling, c10::cuda::getCurrentCUDAStream()));
   });
   return output;
 }
 
-std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& x, const Tensor& scale, const OptionalTensor& offset,
-                                            int64_t quant_min, int64_t quant_max, OptionalAxis axis, double grad_scale,
-                                            std::string_view boundary_name) {
+std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& x, const Tensor& scale,
+                                            const OptionalTensor& offset, int64_t quant_min, int64_t quant_max,
+                                            OptionalAxis axis, double grad_scale, std::string_view boundary_name) {
   check_arguments("lsq_plus_backward", x, scale, offset, quant_min, quant_max, axis);
   check_grad_output("lsq_plus_backward", grad_output, x);
   const Boundary boundary = boundary_from_name("lsq_plus_backward", boundary_name);
@@ -58,9 +59,10 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Ten
     return PartialSums{first, first + tensor.numel() / 2};
   };
   visit_dtype(x.scalar_type(), [&]<class T>(T) {
-    check_accepted("lsq_plus_backward",
-                   backward_cuda(operands_of<T>(memory, quant_min, quant_max), boundary, read<T>(upstream), write<T>(grad_x),
-                                 sums_in(partial), sums_in(totals), memory.tiling, c10::cuda::getCurrentCUDAStream()));
+    check_accepted(
+        "lsq_plus_backward",
+        backward_cuda(operands_of<T>(memory, quant_min, quant_max), boundary, read<T>(upstream), write<T>(grad_x),
+                      sums_in(partial), sums_in(totals), memory.tiling, c10::cuda::getCurrentCUDAStream()));
   });
   totals.mul_(grad_scale);
   const Tensor& offset_like = offset ? *offset : scale;

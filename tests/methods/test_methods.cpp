@@ -1,0 +1,161 @@
+// The functions of qstep::functional under C++ autograd, and the quantizers as modules.
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/serialize.h>
+
+#include <cmath>
+#include <memory>
+#include <sstream>
+
+#include "qstep/core/error.h"
+#include "qstep/methods/functional.h"
+#include "qstep/methods/iao/quantizer.h"
+#include "qstep/methods/lsq_plus/quantizer.h"
+
+namespace qstep::methods {
+namespace {
+
+double item(const at::Tensor& tensor) { return tensor.item<double>(); }
+at::Tensor vector(at::ArrayRef<double> values) { return at::tensor(values, at::kDouble).to(at::kFloat); }
+
+TEST(Functional, LsqPlusHasItsGradients) {
+  // v = (x - offset) / scale = -3, 0, 0.5, 1.25, 3, 9
+  const at::Tensor x = vector({-2.0, -0.5, -0.25, 0.125, 1.0, 4.0}).requires_grad_();
+  const at::Tensor scale = at::tensor(0.5).requires_grad_();
+  const at::Tensor offset = at::tensor(-0.5).requires_grad_();
+  const at::Tensor output = functional::lsq_plus(x, scale, offset, {.quant_min = 0, .quant_max = 3, .grad_scale = 0.5});
+  EXPECT_TRUE(at::equal(output, vector({-0.5, -0.5, -0.5, 0.0, 1.0, 1.0})));
+  const auto gradients = torch::autograd::grad({output.sum()}, {x, scale, offset});
+  EXPECT_TRUE(at::equal(gradients[0], vector({0, 0, 1, 1, 0, 0})));
+  EXPECT_FLOAT_EQ(item(gradients[1]), 0.5 * (0 + 0 - 0.5 - 0.25 + 3 + 3));
+  EXPECT_FLOAT_EQ(item(gradients[2]), 0.5 * 4);
+
+  const at::Tensor inclusive =
+      functional::lsq_plus(x, scale, offset, {.quant_min = 0, .quant_max = 3, .boundary = "inclusive"});
+  EXPECT_TRUE(at::equal(torch::autograd::grad({inclusive.sum()}, {x})[0], vector({0, 1, 1, 1, 1, 0})));
+}
+
+TEST(Functional, AffineGridOfARangeAndItsGradient) {
+  const auto [scale, zero_point] =
+      functional::affine_params(vector({-1.0}), vector({2.0}), {.quant_min = 0, .quant_max = 3});
+  EXPECT_TRUE(at::equal(scale, vector({1.0})));
+  EXPECT_EQ(zero_point.item<int32_t>(), 1);
+  const at::Tensor x = vector({-1.25, -1.0, 0.5, 2.0, 2.25}).requires_grad_();
+  const at::Tensor output = functional::fake_quantize_affine(x, scale, zero_point, {.quant_min = 0, .quant_max = 3});
+  EXPECT_TRUE(at::equal(output, vector({-1, -1, 0, 2, 2})));
+  EXPECT_TRUE(at::equal(torch::autograd::grad({output.sum()}, {x})[0], vector({0, 1, 1, 1, 0})));
+}
+
+TEST(Functional, BadArgumentsThrowError) {
+  const at::Tensor x = at::zeros({2});
+  EXPECT_THROW(functional::lsq_plus(x, at::tensor(-1.0), std::nullopt, {.quant_min = 0, .quant_max = 3}), Error);
+  EXPECT_THROW(functional::lsq_plus(x, at::tensor(1.0), std::nullopt, {}), Error);
+  EXPECT_THROW(functional::affine_params(at::tensor(1.0), at::tensor(0.0), {.quant_min = 0, .quant_max = 3}), Error);
+}
+
+/// State of `from` into `to` through an archive.
+void transfer(const torch::nn::Module& from, torch::nn::Module& to) {
+  std::stringstream stream;
+  torch::serialize::OutputArchive output;
+  from.save(output);
+  output.save_to(stream);
+  torch::serialize::InputArchive input;
+  input.load_from(stream);
+  to.load(input);
+}
+
+void calibrate(ActivationQuantizer& quantizer, const at::Tensor& x) {
+  quantizer.start_calibration();
+  EXPECT_TRUE(quantizer.forward(x).is_same(x));
+  quantizer.finish_calibration();
+}
+
+TEST(LsqPlusWeightQuantizer, LearnsAndKeepsItsScalePositive) {
+  at::manual_seed(1);
+  const at::Tensor weight = at::randn({4, 3, 3, 3}).requires_grad_();
+  LsqPlusWeightQuantizer quantizer(4, weight.sizes(), {.per_channel = true});
+  EXPECT_THROW(quantizer.forward(weight), Error);
+  quantizer.initialize(weight);
+  const QuantizedWeight before = quantizer.forward(weight);
+  EXPECT_TRUE(
+      at::equal(before.scale, functional::lsq_weight_scale(weight, {.quant_min = -8, .quant_max = 7, .axis = 0})));
+
+  at::Tensor raw = quantizer.parameters().at(0);
+  const at::Tensor gradient = torch::autograd::grad({before.values.square().sum()}, {raw})[0];
+  EXPECT_GT(item(gradient.abs().sum()), 0.0);
+  {
+    const at::NoGradGuard guard;
+    raw.copy_(at::tensor({-0.25F, 0.25F, 0.0F, -0.0F}));
+  }
+  const at::Tensor scale = quantizer.forward(weight).scale;
+  EXPECT_EQ(item(scale[0]), 0.25);
+  EXPECT_EQ(item(scale[1]), 0.25);
+  EXPECT_NEAR(item(scale[2]) / item(before.scale[2]), 0x1p-24, 1e-12);
+
+  LsqPlusWeightQuantizer loaded(4, weight.sizes(), {.per_channel = true});
+  transfer(quantizer, loaded);
+  EXPECT_TRUE(at::equal(loaded.forward(weight).values, quantizer.forward(weight).values));
+}
+
+TEST(LsqPlusActivationQuantizer, ConfigurationsHaveTheirCodesAndOffsets) {
+  at::manual_seed(2);
+  const at::Tensor x = at::silu(at::randn({4000}));
+  const auto error_of = [&](int64_t configuration) {
+    LsqPlusActivationQuantizer quantizer(2, /*nonnegative=*/true, {.configuration = configuration});
+    EXPECT_THROW(quantizer.forward(x), Error);
+    calibrate(quantizer, x);
+    const bool is_signed = configuration == 2 || configuration == 3;
+    EXPECT_EQ(quantizer.quant_min(), is_signed ? -2 : 0);
+    EXPECT_EQ(quantizer.quant_max(), is_signed ? 1 : 3);
+    EXPECT_EQ(quantizer.parameters().size(), configuration >= 3 ? 2U : 1U);
+    EXPECT_EQ(quantizer.residual().has_value(), configuration >= 3);
+    const at::Tensor output = quantizer.forward(x);
+    EXPECT_TRUE(at::equal(quantizer.decode(quantizer.encode(x)), output.detach()));
+    LsqPlusActivationQuantizer loaded(2, true, {.configuration = configuration});
+    transfer(quantizer, loaded);
+    EXPECT_TRUE(at::equal(loaded.forward(x), output));
+    EXPECT_EQ(loaded.grid(), quantizer.grid());
+    return item((output - x).square().mean());
+  };
+  const double errors[] = {error_of(1), error_of(2), error_of(3), error_of(4)};
+  EXPECT_LT(errors[3], errors[0]);  // an offset below 0 pays for swish
+  EXPECT_NEAR(errors[2] / errors[3], 1.0, 0.01);
+  EXPECT_EQ(LsqPlusActivationQuantizer(4, /*nonnegative=*/false, {.configuration = 1}).quant_min(), -8);
+}
+
+TEST(IaoWeightQuantizer, FollowsTheRangeOfTheWeights) {
+  const at::Tensor weight = vector({-1.0, 0.0, 0.5, 2.0}).reshape({2, 2});
+  IaoWeightQuantizer per_tensor(8, /*per_channel=*/false);
+  const QuantizedWeight quantized = per_tensor.forward(weight);
+  EXPECT_FLOAT_EQ(item(quantized.scale), 3.0 / 254);
+  EXPECT_EQ(quantized.zero_point.item<int32_t>(), -42);  // -127 + 254 / 3
+  IaoWeightQuantizer per_channel(8, /*per_channel=*/true);
+  EXPECT_TRUE(at::allclose(per_channel.forward(weight).scale, vector({1.0 / 127, 2.0 / 127})));
+}
+
+TEST(IaoActivationQuantizer, AveragesRangesStartsLateAndFreezes) {
+  IaoActivationQuantizer quantizer(8, {.smoothing = 0.5, .delay = 1});
+  calibrate(quantizer, vector({0.0, 1.0}));
+  const at::Tensor x = vector({-1.0, 0.1234, 3.0});
+  EXPECT_TRUE(at::equal(quantizer.forward(x), x));  // before the delay: observed, not quantized
+  EXPECT_FALSE(quantizer.active());
+  EXPECT_FLOAT_EQ(quantizer.grid().scale, (2.0F + 0.5F) / 255);
+  const at::Tensor quantized = quantizer.forward(x);  // the range is now [-0.75, 2.5]
+  EXPECT_TRUE(quantizer.active());
+  EXPECT_FALSE(at::equal(quantized, x));
+  EXPECT_NEAR(item(quantized[2]), 2.5, 0.01);
+
+  quantizer.freeze();
+  const core::Grid grid = quantizer.grid();
+  quantizer.forward(x * 100);
+  EXPECT_EQ(quantizer.grid(), grid);
+  IaoActivationQuantizer loaded(8, {.smoothing = 0.5, .delay = 1});
+  transfer(quantizer, loaded);
+  EXPECT_EQ(loaded.grid(), grid);
+  loaded.eval();
+  EXPECT_TRUE(at::equal(loaded.forward(x), quantizer.forward(x)));
+}
+
+}  // namespace
+}  // namespace qstep::methods

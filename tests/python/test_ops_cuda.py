@@ -1,0 +1,118 @@
+"""The ops on CUDA against the same ops on the CPU. Skipped where there is no GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import qstep  # noqa: F401  (registers torch.ops.qstep)
+
+ops = torch.ops.qstep
+
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+    pytest.mark.skipif(
+        not torch._C._dispatch_has_kernel_for_dispatch_key("qstep::lsq_plus", "CUDA"), reason="built without CUDA"
+    ),
+]
+
+CASES = [
+    ((), None),
+    ((1_000_003,), None),
+    ((64, 300), 1),
+    ((2000, 64), 1),
+    ((64, 300), 0),
+    ((4, 6, 17, 19), 1),
+    ((2, 3, 200, 211), -3),
+    ((512, 1, 3, 3), 0),
+    ((0, 5), 1),
+]
+
+
+def on_both(function, *tensors):
+    return [function(*(t.to(device) for t in tensors)) for device in ("cpu", "cuda")]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("boundary", ["strict", "inclusive"])
+@pytest.mark.parametrize("shape, axis", CASES)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_lsq_plus(shape, axis, boundary, dtype, channels_last):
+    torch.manual_seed(0)
+    x, grad_output = (torch.randn(shape).to(dtype) for _ in range(2))
+    if channels_last and x.dim() == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    size = [] if axis is None else [shape[axis]]
+    scale, offset = 0.1 + 0.2 * torch.rand(size), 0.5 * torch.randn(size)
+    options = {"quant_min": 0, "quant_max": 15, "axis": axis, "boundary": boundary}
+
+    cpu, cuda = on_both(lambda x, s, o: ops.lsq_plus(x, s, o, **options), x, scale, offset)
+    assert torch.equal(cpu, cuda.cpu())
+    assert cuda.stride() == cpu.stride()
+
+    def backward(*tensors):
+        return ops.lsq_plus_backward(*tensors, **options, grad_scale=0.5)
+
+    cpu, cuda = on_both(backward, grad_output, x, scale, offset)
+    again = backward(*(t.cuda() for t in (grad_output, x, scale, offset)))
+    assert torch.equal(cpu[0], cuda[0].cpu())
+    magnitude = 15 * grad_output.double().abs().sum().item()
+    for expected, actual, repeated in zip(cpu[1:], cuda[1:], again[1:], strict=True):
+        torch.testing.assert_close(actual.cpu(), expected, rtol=0, atol=2e-6 * magnitude)
+        assert torch.equal(actual, repeated)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("rounding", ["half_even", "half_up"])
+@pytest.mark.parametrize("shape, axis", CASES)
+def test_fake_quantize_affine(shape, axis, rounding, dtype):
+    torch.manual_seed(1)
+    x, grad_output = (torch.randn(shape).to(dtype) for _ in range(2))
+    size = [] if axis is None else [shape[axis]]
+    scale, zero_point = 0.1 + 0.2 * torch.rand(size), torch.randint(0, 16, size)
+    options = {"quant_min": 0, "quant_max": 15, "axis": axis}
+    cpu, cuda = on_both(
+        lambda x, s, z: ops.fake_quantize_affine(x, s, z, rounding=rounding, **options), x, scale, zero_point
+    )
+    assert torch.equal(cpu, cuda.cpu())
+    cpu, cuda = on_both(
+        lambda *tensors: ops.fake_quantize_affine_backward(*tensors, **options), grad_output, x, scale, zero_point
+    )
+    assert torch.equal(cpu, cuda.cpu())
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_affine_params(symmetric):
+    torch.manual_seed(2)
+    ends = torch.randn(1000, 2).sort(dim=1).values
+    results = on_both(
+        lambda low, high: ops.affine_params(low, high, quant_min=-127, quant_max=127, symmetric=symmetric), *ends.T
+    )
+    for cpu, cuda in zip(*results, strict=True):
+        assert torch.equal(cpu, cuda.cpu())
+
+
+def test_initialization():
+    torch.manual_seed(3)
+    x = torch.randn(16, 400)
+    scales = on_both(lambda w: ops.lsq_weight_scale(w, quant_min=-8, quant_max=7, axis=0), x)
+    torch.testing.assert_close(scales[0], scales[1].cpu())
+    cpu, cuda = on_both(lambda x: ops.lsq_activation_init(x, quant_min=0, quant_max=15, learn_offset=True), x)
+    assert [v.item() for v in cpu] == [v.item() for v in cuda]
+
+
+def test_autograd_and_current_stream():
+    x, scale = (
+        torch.randn(1000, device="cuda", requires_grad=True),
+        torch.tensor(0.2, device="cuda", requires_grad=True),
+    )
+    with torch.cuda.stream(torch.cuda.Stream()):
+        ops.lsq_plus(x, scale, quant_min=-8, quant_max=7).sum().backward()
+    torch.cuda.synchronize()
+    assert x.grad.isfinite().all()
+    assert scale.grad.isfinite()
+
+
+def test_parameters_must_be_on_the_device_of_x():
+    with pytest.raises(RuntimeError, match="scale must be on the device of x, cuda:0, got cpu"):
+        ops.lsq_plus(torch.zeros(3, device="cuda"), torch.tensor(0.5), quant_min=0, quant_max=15)
