@@ -10,7 +10,6 @@ dip is what LSQ+'s offsets are for. Prints one table and saves a picture of the 
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from pathlib import Path
 
@@ -100,8 +99,12 @@ def milliseconds_per_image(model: nn.Module | qstep.IntegerNetwork, x: Tensor, r
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=5, help="of each quantized training; float trains twice as long (default 5)")
-    parser.add_argument("--out", type=Path, default=Path("quickstart-output"), help="folder for checkpoints and the picture")
+    parser.add_argument(
+        "--epochs", type=int, default=5, help="of each quantized training; float trains twice as long (default 5)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("quickstart-output"), help="folder for checkpoints and the picture"
+    )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
 
@@ -122,7 +125,17 @@ def main() -> None:
         "LSQ+ W2A2, configuration 4": qstep.QConfig.lsq_plus(2, 2, act_config=4),
     }
     table = Table(title="5,000 MNIST digits, 1,000 of them for the test")
-    for column in ("network", "float %", "trained %", "integer %", "differing codes", "bytes", "of float", "ms/image", "float ms"):
+    for column in (
+        "network",
+        "float %",
+        "trained %",
+        "integer %",
+        "differing codes",
+        "bytes",
+        "of float",
+        "ms/image",
+        "float ms",
+    ):
         table.add_column(column, justify="left" if column == "network" else "right")
     for name, config in configs.items():
         model = qstep.prepare(float_net, config, example_inputs=(example,))
@@ -134,7 +147,7 @@ def main() -> None:
         qstep.convert(model).save(path)
         net = qstep.load(path)
         result = qstep.compare(model, net, batch)
-        size = os.path.getsize(path)
+        size = path.stat().st_size
         table.add_row(
             name,
             f"{float_accuracy:.1f}",

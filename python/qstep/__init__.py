@@ -1,6 +1,5 @@
 """qstep: quantization-aware training for PyTorch and LibTorch whose integer networks compute what was trained."""
 
-from . import _library  # isort: skip  (registers torch.ops.qstep)
 from . import functional, nn
 from ._C import Error
 from ._version import __version__, cmake_prefix_path

@@ -28,7 +28,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"qstep {__version__}, kernels: {', '.join(available_isas())}")
+    parser.add_argument(
+        "--version", action="version", version=f"qstep {__version__}, kernels: {', '.join(available_isas())}"
+    )
     commands = parser.add_subparsers(dest="command", metavar="inspect|run|compare")
 
     inspect = commands.add_parser("inspect", help="print what each layer is")
@@ -41,12 +43,18 @@ def _parser() -> argparse.ArgumentParser:
 
     compare = commands.add_parser("compare", help="count differing codes, layer by layer")
     compare.add_argument("file", metavar="FILE", help="checkpoint")
-    compare.add_argument("other", metavar="OTHER", nargs="?", help="second checkpoint; default: FILE on the reference kernels")
+    compare.add_argument(
+        "other", metavar="OTHER", nargs="?", help="second checkpoint; default: FILE on the reference kernels"
+    )
 
     for command in (run, compare):
-        command.add_argument("--input", metavar="NPY", help="float32 array in numpy's format; default: random numbers (seed 0)")
+        command.add_argument(
+            "--input", metavar="NPY", help="float32 array in numpy's format; default: random numbers (seed 0)"
+        )
     for command in (inspect, run, compare):
-        command.add_argument("--isa", choices=list(available_isas()), help="instruction set (default: the best this CPU has)")
+        command.add_argument(
+            "--isa", choices=list(available_isas()), help="instruction set (default: the best this CPU has)"
+        )
         command.add_argument("--threads", type=int, metavar="N", help="number of threads (default: all cores)")
     return parser
 
@@ -66,8 +74,12 @@ def _run(net: IntegerNetwork, arguments: argparse.Namespace) -> int:
         times.append(time.perf_counter() - start)
     outputs = y if isinstance(y, tuple) else (y,)
     for output in outputs:
-        print(f"output {tuple(output.shape)}, first values {np.array2string(output.flatten()[:8].numpy(), precision=5)}")
-    print(f"{sorted(times)[len(times) // 2] * 1e3:.3f} ms (median of {len(times)}), {net.isa}, {net.num_threads} threads")
+        print(
+            f"output {tuple(output.shape)}, first values {np.array2string(output.flatten()[:8].numpy(), precision=5)}"
+        )
+    print(
+        f"{sorted(times)[len(times) // 2] * 1e3:.3f} ms (median of {len(times)}), {net.isa}, {net.num_threads} threads"
+    )
     if arguments.output:
         np.save(arguments.output, outputs[0].numpy())
     return 0

@@ -52,7 +52,9 @@ def calibrate(model: nn.Module, loader: Iterable[Any], batches: int = 8, *, prog
             layer.calibrating = True
         for quantizer in quantizers:
             quantizer.start_calibration()
-        for batch, _ in zip(loader, tqdm(range(batches), desc="calibrate", unit="batch", disable=not progress), strict=False):
+        for batch, _ in zip(
+            loader, tqdm(range(batches), desc="calibrate", unit="batch", disable=not progress), strict=False
+        ):
             model(*_inputs_of(batch, device))
             seen += 1
         if seen == 0:

@@ -46,7 +46,9 @@ class Comparison:
         lines = [f"{'layer':<{width}}  {'compared':>12}  {'differing':>10}  {'largest':>8}  first difference"]
         for layer in self.layers:
             first = "" if layer.first_difference is None else str(layer.first_difference)
-            lines.append(f"{layer.name:<{width}}  {layer.compared:>12,}  {layer.differing:>10,}  {layer.largest_difference:>8}  {first}")
+            lines.append(
+                f"{layer.name:<{width}}  {layer.compared:>12,}  {layer.differing:>10,}  {layer.largest_difference:>8}  {first}"
+            )
         lines.append(f"{'total':<{width}}  {self.total_codes:>12,}  {self.differing_codes:>10,}")
         return "\n".join(lines)
 
@@ -60,7 +62,9 @@ def _compare_codes(name: str, a: np.ndarray, b: np.ndarray) -> LayerComparison:
     return LayerComparison(name, a.size, differing, int(difference.max(initial=0)), first)
 
 
-def compare(model: nn.Module, net: IntegerNetwork, *inputs: Tensor, forward: str = "eval", isolate: bool = False) -> Comparison:
+def compare(
+    model: nn.Module, net: IntegerNetwork, *inputs: Tensor, forward: str = "eval", isolate: bool = False
+) -> Comparison:
     """Runs both on ``inputs`` and compares the output codes of every layer (accumulators, where a layer has no output quantizer).
 
     Args:
@@ -136,7 +140,9 @@ def _isolated(layers, model, net, inputs, forward):  # type: ignore[no-untyped-d
             codes = net.capture(*inputs)[name]
         else:
             with torch.no_grad():
-                codes = net.run_layer(name, *(q.encode(a).cpu().numpy() for q, a in zip(layer._inputs, args, strict=True)))
+                codes = net.run_layer(
+                    name, *(q.encode(a).cpu().numpy() for q, a in zip(layer._inputs, args, strict=True))
+                )
         if forward == "training":
             with torch.enable_grad():
                 output = layer(*args).detach()

@@ -12,7 +12,7 @@ from torch import fx, nn
 from . import _C
 from . import nn as qnn
 from .network import IntegerNetwork
-from .prepare import UnsupportedError, _is_dropout, _pair
+from .prepare import UnsupportedError, _is_dropout, _pair, arguments_of
 
 
 class _Conversion(fx.Interpreter):
@@ -22,15 +22,13 @@ class _Conversion(fx.Interpreter):
         super().__init__(model)
         policies = {m.policy for m in model.modules() if isinstance(m, qnn.Layer)}
         self.builder = _C.Builder(policies.pop() if policies else "exact")
-        self.node: fx.Node
 
     def run_node(self, n: fx.Node) -> Any:
-        self.node = n
         if n.op == "call_module":
             module = self.fetch_attr(str(n.target))
             if isinstance(module, qnn.Layer):
-                values = [self.env[a] for a in n.args]
-                shape = n.args[0].meta["tensor_meta"].shape  # type: ignore[union-attr]
+                values = [self.env[a] for a in n.args if isinstance(a, fx.Node)]  # x + x lists x twice
+                shape = n.all_input_nodes[0].meta["tensor_meta"].shape
                 return module.lower(self.builder, module.path, values, list(shape))
         if n.op == "output":
             return self._output(n)
@@ -44,7 +42,9 @@ class _Conversion(fx.Interpreter):
         outputs = node.args[0] if isinstance(node.args[0], tuple | list) else (node.args[0],)
         for output in outputs:
             if not isinstance(output, fx.Node):
-                raise UnsupportedError(f"convert: the network returns {type(output).__name__}; only tensors and tuples of them can be exported")
+                raise UnsupportedError(
+                    f"convert: the network returns {type(output).__name__}; only tensors and tuples of them can be exported"
+                )
             name = "output" if len(outputs) == 1 else f"output.{output.name}"
             self.builder.output(self.builder.dequantize(name, self.env[output]))
 
@@ -53,6 +53,7 @@ class _Conversion(fx.Interpreter):
         source = node.all_input_nodes[0]
         x = self.env[source]
         name = node.name
+        args, kwargs = arguments_of(node)
         if node.target is operator.getitem:
             return self._part(node, source, x)
         if isinstance(module, nn.MaxPool2d) or node.target in (tF.max_pool2d, torch.max_pool2d):
@@ -60,16 +61,16 @@ class _Conversion(fx.Interpreter):
         if isinstance(module, nn.Identity) or _is_dropout(node, module) or node.target in ("contiguous", "clone"):
             return x
         if node.target in (torch.chunk, "chunk", torch.split, "split"):
-            axis = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
+            axis = args[2] if len(args) > 2 else kwargs.get("dim", 0)
             return ("parts", x, int(axis), [m.shape for m in node.meta["tensor_meta"]])  # type: ignore[arg-type]
         shape = list(node.meta["tensor_meta"].shape)
         before = list(source.meta["tensor_meta"].shape)
         if node.target in (torch.permute, "permute"):
-            order = node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:]
+            order = args[1] if isinstance(args[1], tuple | list) else args[1:]
             return self.builder.permute(name, x, [int(d) % len(before) for d in order])  # type: ignore[arg-type]
         if node.target in (torch.transpose, "transpose"):
             order = list(range(len(before)))
-            first, second = (int(d) % len(before) for d in node.args[1:3])  # type: ignore[arg-type]
+            first, second = (int(d) % len(before) for d in args[1:3])  # type: ignore[arg-type]
             order[first], order[second] = order[second], order[first]
             return self.builder.permute(name, x, order)
         if isinstance(module, nn.PixelShuffle):
@@ -82,7 +83,7 @@ class _Conversion(fx.Interpreter):
         return self.builder.reshape(name, x, _reshape_target(before, shape))
 
     def _part(self, node: fx.Node, source: fx.Node, x: Any) -> Any:
-        index = node.args[1]
+        index = arguments_of(node)[0][1]
         if isinstance(x, tuple) and x[0] == "parts" and isinstance(index, int):
             _, whole, axis, shapes = x
             index %= len(shapes)
@@ -96,8 +97,14 @@ class _Conversion(fx.Interpreter):
         for axis, entry in enumerate(entries):
             if entry == slice(None):
                 continue
-            if not isinstance(entry, slice) or entry.step not in (None, 1) or not all(isinstance(e, int | None) for e in (entry.start, entry.stop)):
-                raise UnsupportedError(f"convert: node '{node.name}': only slices with constant bounds and step 1 can be exported, got {index}")
+            if (
+                not isinstance(entry, slice)
+                or entry.step not in (None, 1)
+                or not all(isinstance(e, int | None) for e in (entry.start, entry.stop))
+            ):
+                raise UnsupportedError(
+                    f"convert: node '{node.name}': only slices with constant bounds and step 1 can be exported, got {index}"
+                )
             start, stop, _ = entry.indices(shape[axis])
             x = self.builder.slice(f"{node.name}.{axis}", x, axis, start, stop)
         return x
@@ -107,7 +114,8 @@ class _Conversion(fx.Interpreter):
         if module is not None:
             options = {k: getattr(module, k) for k in names}
         else:
-            options = {**dict(zip(names, node.args[1:], strict=False)), **node.kwargs}
+            args, kwargs = arguments_of(node)
+            options = {**dict(zip(names, args[1:], strict=False)), **kwargs}
         kernel = _pair(options["kernel_size"])
         stride = _pair(options.get("stride") or kernel)
         padding = _pair(options.get("padding", 0))

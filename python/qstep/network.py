@@ -82,7 +82,11 @@ class IntegerNetwork:
     def with_options(self, *, isa: str | None = None, num_threads: int | None = None) -> IntegerNetwork:
         """The same network on another instruction set (see :func:`qstep.available_isas`) or number of threads."""
         return IntegerNetwork(
-            _C.IntegerNetwork(self._engine.graph(), isa=isa or self.isa, num_threads=self.num_threads if num_threads is None else num_threads)
+            _C.IntegerNetwork(
+                self._engine.graph(),
+                isa=isa or self.isa,
+                num_threads=self.num_threads if num_threads is None else num_threads,
+            )
         )
 
     def __repr__(self) -> str:
@@ -98,7 +102,9 @@ def _from_bytes(data: bytes, isa: str, num_threads: int) -> IntegerNetwork:
 
 def _array(x: Tensor) -> np.ndarray:
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(f"IntegerNetwork: inputs must be float tensors, got {x.dtype if isinstance(x, Tensor) else type(x).__name__}")
+        raise TypeError(
+            f"IntegerNetwork: inputs must be float tensors, got {x.dtype if isinstance(x, Tensor) else type(x).__name__}"
+        )
     return x.detach().to("cpu", torch.float32).contiguous().numpy()
 
 

@@ -116,7 +116,9 @@ class Layer(nn.Module):
     def target(self) -> _C.Target | None:
         if self.output_quantizer is None:
             return None
-        low, high = self.activation.clamp if self.activation and self.activation.clamp else (-float("inf"), float("inf"))
+        low, high = (
+            self.activation.clamp if self.activation and self.activation.clamp else (-float("inf"), float("inf"))
+        )
         return _C.Target(self.output_quantizer.grid(), low, high)
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -150,11 +152,15 @@ class Layer(nn.Module):
     def _lowered(self, codes: Sequence[Tensor]) -> _C.IntegerNetwork:
         # In-place updates raise a tensor's version; writes through .data do not, but change its sum of bits.
         tensors = [t for m in (self, *self._inputs) for t in m.state_dict(keep_vars=True).values()]
-        state = [(t.data_ptr(), t._version, int(t.detach().reshape(-1).view(torch.uint8).sum(dtype=torch.int64))) for t in tensors]
+        state = [
+            (t.data_ptr(), t._version, int(t.detach().reshape(-1).view(torch.uint8).sum(dtype=torch.int64)))
+            for t in tensors
+        ]
         if self._engine is None or self._engine[0] != state:
             builder = _C.Builder(self.policy)
             inputs = [
-                builder.input(f"input{i}", list(c.shape), q.grid()) for i, (c, q) in enumerate(zip(codes, self._inputs, strict=True))
+                builder.input(f"input{i}", list(c.shape), q.grid())
+                for i, (c, q) in enumerate(zip(codes, self._inputs, strict=True))
             ]
             builder.output(self.lower(builder, self.path, inputs, codes[0].shape))
             self._engine = (state, _C.IntegerNetwork(builder.finish()))
@@ -192,8 +198,8 @@ class AffineLayer(Layer):
 
     def __init__(
         self,
-        weight: nn.Parameter,
-        bias: nn.Parameter | None,
+        weight: Tensor,
+        bias: Tensor | None,
         input_quantizer: ActivationQuantizer,
         weight_quantizer: WeightQuantizer,
         output_quantizer: ActivationQuantizer | None,
@@ -237,18 +243,17 @@ class AffineLayer(Layer):
             return None, None if self.bias is None else self.bias.double()
         return _ops.batch_norm_affine(bn.weight, bn.bias, bn.running_mean, bn.running_var, bn.eps, self.bias)
 
+    def _folded(self, factor: Tensor | None) -> Tensor:
+        """The weights that are quantized."""
+        if not self.fold or factor is None:
+            return self.weight
+        return self.weight * factor.to(self.weight.dtype).reshape(-1, *[1] * (self.weight.dim() - 1))
+
     def _quantized_weight(self, factor: Tensor | None) -> QuantizedWeight:
-        weight = self.weight
-        if self.fold and factor is not None:
-            weight = weight * factor.to(weight.dtype).reshape(-1, *[1] * (weight.dim() - 1))
-        return self.weight_quantizer(weight)
+        return self.weight_quantizer(self._folded(factor))
 
     def initialize_weight(self) -> None:
-        factor, _ = self._frozen_affine()
-        weight = self.weight
-        if self.fold and factor is not None:
-            weight = weight * factor.to(weight.dtype).reshape(-1, *[1] * (weight.dim() - 1))
-        self.weight_quantizer.initialize(weight)
+        self.weight_quantizer.initialize(self._folded(self._frozen_affine()[0]))
 
     def float_forward(self, *inputs: Tensor) -> Tensor:
         y = self._real(inputs[0], self.weight, self.bias)
@@ -287,11 +292,11 @@ class AffineLayer(Layer):
     def _simulate_batch(self, x: Tensor) -> Tensor:
         bn = self.batch_norm
         assert bn is not None
-        factor = None
+        factor: Tensor | None = None
         if self.fold and bn.running_var is not None:
-            factor, _ = self._frozen_affine()
+            factor, _ = _ops.batch_norm_affine(bn.weight, bn.bias, bn.running_mean, bn.running_var, bn.eps)
             # Divided out again below: a channel that batch norm has switched off must not divide by 0.
-            factor = torch.where(factor.abs() < 1e-6, torch.full_like(factor, 1e-6), factor)
+            factor = torch.where(factor.abs() < 1e-6, 1e-6, factor)
         weight = self._quantized_weight(factor)
         residual = self._residual(weight)
         y = self._on_codes(x, weight, None if residual is None else residual.to(x.dtype))
@@ -337,8 +342,8 @@ class Conv2d(AffineLayer):
 
     def __init__(
         self,
-        weight: nn.Parameter,
-        bias: nn.Parameter | None,
+        weight: Tensor,
+        bias: Tensor | None,
         *quantizers: Any,
         stride: Sequence[int] = (1, 1),
         padding: Sequence[int] = (0, 0, 0, 0),
@@ -351,7 +356,9 @@ class Conv2d(AffineLayer):
 
     def _real(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         top, left, bottom, right = self.padding
-        return tF.conv2d(tF.pad(x, (left, right, top, bottom)), weight, bias, self.stride, 0, self.dilation, self.groups)
+        return tF.conv2d(
+            tF.pad(x, (left, right, top, bottom)), weight, bias, self.stride, 0, self.dilation, self.groups
+        )
 
     def _on_codes(self, x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
         if not self._input_on_grid():  # a real convolution with quantized weights
@@ -425,7 +432,9 @@ class Elementwise(Layer):
 
     def lower(self, builder: _C.Builder, name: str, inputs: Sequence[int], shape: Sequence[int]) -> int:
         assert self.activation is not None and self.output_quantizer is not None
-        return builder.lookup(name, inputs[0], self.activation.function, list(self.activation.arguments), self.output_quantizer.grid())
+        return builder.lookup(
+            name, inputs[0], self.activation.function, list(self.activation.arguments), self.output_quantizer.grid()
+        )
 
 
 class Concat(Layer):
@@ -479,7 +488,9 @@ class AdaptiveAvgPool2d(Layer):
         self.output_size = tuple(output_size)
 
     def simulate(self, *inputs: Tensor) -> Tensor:
-        return tF.adaptive_avg_pool2d(inputs[0], [size or None for size in self.output_size])  # type: ignore[list-item]
+        height, width = self.output_size
+        return tF.adaptive_avg_pool2d(inputs[0], (height or None, width or None))
 
     def lower(self, builder: _C.Builder, name: str, inputs: Sequence[int], shape: Sequence[int]) -> int:
-        return builder.adaptive_avg_pool2d(name, inputs[0], *self.output_size, self.target())
+        height, width = self.output_size
+        return builder.adaptive_avg_pool2d(name, inputs[0], height, width, self.target())

@@ -13,7 +13,9 @@ from . import nn as qnn
 
 
 @torch.no_grad()
-def plot_grids(model: fx.GraphModule, x: Tensor, path: str | os.PathLike[str], layers: Sequence[str] | None = None) -> None:
+def plot_grids(
+    model: fx.GraphModule, x: Tensor, path: str | os.PathLike[str], layers: Sequence[str] | None = None
+) -> None:
     """Saves a picture of the codes' real values over histograms of what they stand for, one row per layer: weights, output.
 
     Args:
@@ -40,7 +42,12 @@ def plot_grids(model: fx.GraphModule, x: Tensor, path: str | os.PathLike[str], l
         codes = torch.arange(layer.weight_quantizer.quant_min, layer.weight_quantizer.quant_max + 1)
         weight_grid = (codes - quantized.zero_point.reshape(-1)[0]) * quantized.scale.reshape(-1)[0]
         weight = layer.weight if not layer.fold else quantized.values
-        _draw(row[0], weight.flatten().numpy(), weight_grid.numpy(), f"{name}: weights, {layer.weight_quantizer.bit_width} bits")
+        _draw(
+            row[0],
+            weight.flatten().numpy(),
+            weight_grid.numpy(),
+            f"{name}: weights, {layer.weight_quantizer.bit_width} bits",
+        )
         output = layer.output_quantizer
         assert output is not None
         levels = torch.arange(output.quant_max - output.quant_min + 1, dtype=torch.uint8)
@@ -73,6 +80,8 @@ def _real_outputs(model: fx.GraphModule, layers: Sequence[qnn.AffineLayer], x: T
 def _draw(axis, values: np.ndarray, grid: np.ndarray, title: str) -> None:  # type: ignore[no-untyped-def]
     axis.hist(values, bins=120, color="#9db8d9", log=True)
     for level in grid:
-        axis.axvline(level, color="#c0392b", linewidth=0.9 if len(grid) <= 32 else 0.25, alpha=0.9 if len(grid) <= 32 else 0.35)
+        axis.axvline(
+            level, color="#c0392b", linewidth=0.9 if len(grid) <= 32 else 0.25, alpha=0.9 if len(grid) <= 32 else 0.35
+        )
     axis.set_title(title, fontsize=9)
     axis.tick_params(labelsize=7)

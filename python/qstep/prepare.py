@@ -32,7 +32,16 @@ _ADD = {operator.add, operator.iadd, torch.add, "add", "add_"}
 _MULTIPLY = {operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_", "multiply"}
 _CONCAT = {torch.cat, torch.concat}
 _MEAN = {torch.mean, "mean"}
-_MOVEMENT_MODULES = (nn.MaxPool2d, nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout, nn.Dropout2d, nn.PixelShuffle, nn.ChannelShuffle)
+_MOVEMENT_MODULES = (
+    nn.MaxPool2d,
+    nn.Flatten,
+    nn.Unflatten,
+    nn.Identity,
+    nn.Dropout,
+    nn.Dropout2d,
+    nn.PixelShuffle,
+    nn.ChannelShuffle,
+)
 _MOVEMENT = {
     torch.flatten, "flatten", torch.reshape, "reshape", "view", torch.permute, "permute", torch.transpose, "transpose", "contiguous",
     torch.chunk, "chunk", torch.split, "split", operator.getitem, tF.max_pool2d, torch.max_pool2d,
@@ -68,7 +77,9 @@ def _activation_of(node: fx.Node, modules: dict[str, nn.Module]) -> qnn.Activati
     if target in (torch.clamp, "clamp", "clamp_"):
         low, high = argument(0, "min", None), argument(1, "max", None)
         if all(bound is None or isinstance(bound, int | float) for bound in (low, high)):
-            return qnn.clamp(float("-inf") if low is None else float(low), float("inf") if high is None else float(high))
+            return qnn.clamp(
+                float("-inf") if low is None else float(low), float("inf") if high is None else float(high)
+            )
         return None
     if target is tF.gelu and argument(0, "approximate", "none") == "none":
         return _named_activation("gelu")
@@ -132,6 +143,15 @@ def _padding(conv: nn.Conv2d) -> tuple[int, int, int, int]:
     return (vertical, horizontal, vertical, horizontal)
 
 
+def arguments_of(node: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments, with the values of sizes in place of the nodes that compute them."""
+
+    def value(n: fx.Node) -> Any:
+        return n.meta.get("constant", n)
+
+    return fx.node.map_arg(node.args, value), fx.node.map_arg(node.kwargs, value)  # type: ignore[return-value]
+
+
 class _ShapesAndSizes(ShapeProp):
     """Notes the shape of every tensor and the value of everything else, such as ``x.size(3)``."""
 
@@ -157,12 +177,20 @@ class _Preparation:
         self.noisy: set[fx.Node] = set()  # values that a dropout moves off their grid in training
         self.call_sites: dict[str, list[qnn.AffineLayer]] = {}  # layers made of one module of the float network
         self.replaced: set[str] = set()
-        order = [n for n in self.graph.nodes if n.op == "call_module" and isinstance(self.modules[str(n.target)], nn.Conv2d | nn.Linear)]
+        order = [
+            n
+            for n in self.graph.nodes
+            if n.op == "call_module" and isinstance(self.modules[str(n.target)], nn.Conv2d | nn.Linear)
+        ]
         self.first = order[0] if order else None
         self.last = order[-1] if order else None
 
     def unsupported(self, node: fx.Node, reason: str, advice: str) -> UnsupportedError:
-        what = f"{node.op} {node.target}" if node.op != "call_module" else f"{node.target} ({type(self.modules[str(node.target)]).__name__})"
+        what = (
+            f"{node.op} {node.target}"
+            if node.op != "call_module"
+            else f"{node.target} ({type(self.modules[str(node.target)]).__name__})"
+        )
         where = ""
         if node.meta.get("nn_module_stack"):
             where = " in " + (list(node.meta["nn_module_stack"].keys())[-1] or "the network itself")
@@ -172,14 +200,6 @@ class _Preparation:
 
     def tensor_inputs(self, node: fx.Node) -> list[fx.Node]:
         return [n for n in node.all_input_nodes if "tensor_meta" in n.meta]
-
-    def arguments(self, node: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Positional and keyword arguments, with the values of sizes in place of the nodes that compute them."""
-
-        def value(n: fx.Node) -> Any:
-            return n.meta.get("constant", n)
-
-        return fx.map_arg(node.args, value), fx.map_arg(node.kwargs, value)
 
     def is_tensor(self, node: Any) -> bool:
         return isinstance(node, fx.Node) and "tensor_meta" in node.meta
@@ -295,7 +315,9 @@ class _Preparation:
         for source in inputs:
             if source not in self.quantizer_of:
                 raise self.unsupported(
-                    node, f"its input '{source.name}' is not a quantized tensor", "Constants and float tensors cannot enter a quantized layer"
+                    node,
+                    f"its input '{source.name}' is not a quantized tensor",
+                    "Constants and float tensors cannot enter a quantized layer",
                 )
         return [self.quantizer_of[source] for source in inputs]
 
@@ -321,23 +343,29 @@ class _Preparation:
         inputs = self.tensor_inputs(node)
         (grid,) = self.grids(node, inputs)
         if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
-            raise self.unsupported(node, f"padding_mode '{module.padding_mode}'", "Only zero padding has an integer definition here")
+            raise self.unsupported(
+                node, f"padding_mode '{module.padding_mode}'", "Only zero padding has an integer definition here"
+            )
         target = str(node.target)
         path = self.free_name(target)
         last, batch_norm = node, None
         user = self.single_user(node)
-        if user is not None and isinstance(self.module(user), nn.BatchNorm2d if isinstance(module, nn.Conv2d) else nn.BatchNorm1d):
-            if isinstance(module, nn.Conv2d) or len(self.shape(node)) == 2:
-                last, batch_norm = user, self.module(user)
+        norm = {4: nn.BatchNorm2d, 2: nn.BatchNorm1d}.get(len(self.shape(node)), ())
+        if user is not None and isinstance(self.module(user), norm):
+            last, batch_norm = user, self.module(user)
         last, activation = self.fuse_activation(last)
         earlier = self.call_sites.setdefault(target, [])
-        for layer in earlier:
-            if layer.batch_norm is not batch_norm and layer.fold:
-                raise self.unsupported(node, "a shared layer with different batch norms cannot be folded", "Use batch_norm='absorb'")
+        for other in earlier:
+            if other.batch_norm is not batch_norm and other.fold:
+                raise self.unsupported(
+                    node, "a shared layer with different batch norms cannot be folded", "Use batch_norm='absorb'"
+                )
         weight_quantizer = earlier[0].weight_quantizer if earlier else self.weight_quantizer(node, module.weight, path)
         direct_output = all(c.op == "output" for c in last.users)
-        output = None if direct_output and activation is None else self.output_quantizer(
-            last, path, nonnegative=activation is not None and activation.nonnegative
+        output = (
+            None
+            if direct_output and activation is None
+            else self.output_quantizer(last, path, nonnegative=activation is not None and activation.nonnegative)
         )
         options: dict[str, Any] = {"batch_norm": batch_norm, "activation": activation}
         options["fold"] = batch_norm is not None and self.config.batch_norm == "fold"
@@ -353,7 +381,9 @@ class _Preparation:
         earlier.append(layer)
         self.insert(node, layer, path, inputs, last)
 
-    def simple(self, node: fx.Node, make: Callable[..., qnn.Layer], inputs: Sequence[fx.Node], nonnegative: bool = False) -> None:
+    def simple(
+        self, node: fx.Node, make: Callable[..., qnn.Layer], inputs: Sequence[fx.Node], nonnegative: bool = False
+    ) -> None:
         """A layer without weights: add, multiply, pool; a following ReLU is fused."""
         grids = self.grids(node, inputs)
         last, activation = self.fuse_activation(node)
@@ -363,9 +393,12 @@ class _Preparation:
         self.insert(node, make(grids, quantizer, activation), path, inputs, last)
 
     def binary(self, node: fx.Node, kind: type[qnn.Layer]) -> None:
-        operands = list(node.args[:2]) + [node.kwargs[k] for k in ("input", "other") if k in node.kwargs]
+        args, kwargs = arguments_of(node)
+        operands = list(args[:2]) + [kwargs[k] for k in ("input", "other") if k in kwargs]
         if not all(self.is_tensor(o) for o in operands):
-            raise self.unsupported(node, "one operand is a number or a constant tensor", "Fold the constant into a neighbouring layer")
+            raise self.unsupported(
+                node, "one operand is a number or a constant tensor", "Fold the constant into a neighbouring layer"
+            )
         if node.kwargs.get("alpha", 1) != 1:
             raise self.unsupported(node, f"alpha={node.kwargs['alpha']}", "Fold the factor into a neighbouring layer")
         left, right = operands
@@ -384,11 +417,14 @@ class _Preparation:
     def average(self, node: fx.Node) -> bool:
         """Average pools and means over height and width. Returns whether the node is one."""
         module = self.module(node)
-        args, kwargs = self.arguments(node)
+        args, kwargs = arguments_of(node)
         x = args[0] if args else kwargs.get("input")
         arguments: dict[str, Any]
         if isinstance(module, nn.AvgPool2d):
-            arguments = {k: getattr(module, k) for k in ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")}
+            arguments = {
+                k: getattr(module, k)
+                for k in ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
+            }
         elif node.op == "call_function" and node.target in (tF.avg_pool2d, torch._C._nn.avg_pool2d):
             names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
             arguments = {**dict(zip(names, args[1:], strict=False)), **kwargs}
@@ -407,7 +443,7 @@ class _Preparation:
             raise self.unsupported(node, "divisor_override", "Use the plain mean of the window")
         kernel = _pair(arguments["kernel_size"])
         stride, padding = arguments.get("stride") or kernel, arguments.get("padding", 0)
-        options = {"kernel": kernel, "stride": _pair(stride), "padding": _pair(padding), "ceil_mode": bool(arguments.get("ceil_mode", False)),
+        options: dict[str, Any] = {"kernel": kernel, "stride": _pair(stride), "padding": _pair(padding), "ceil_mode": bool(arguments.get("ceil_mode", False)),
                    "count_include_pad": bool(arguments.get("count_include_pad", True))}  # fmt: skip
         self._pool(node, x, lambda g, q, a: qnn.AvgPool2d(g, q, a, **options))
         return True
@@ -418,12 +454,15 @@ class _Preparation:
         self.simple(node, make, (x,), self._sign(x))
 
     def _mean(self, node: fx.Node) -> None:
-        x = node.args[0]
-        dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-        keep = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)
+        args, kwargs = arguments_of(node)
+        x = args[0]
+        dims = args[1] if len(args) > 1 else kwargs.get("dim")
+        keep = args[2] if len(args) > 2 else kwargs.get("keepdim", False)
         dims = [dims] if isinstance(dims, int) else dims
         if not self.is_tensor(x) or dims is None or len(self.shape(x)) != 4 or sorted(d % 4 for d in dims) != [2, 3]:  # type: ignore[union-attr]
-            raise self.unsupported(node, "a mean over other dimensions than height and width", "Use mean((2, 3)) or adaptive_avg_pool2d")
+            raise self.unsupported(
+                node, "a mean over other dimensions than height and width", "Use mean((2, 3)) or adaptive_avg_pool2d"
+            )
         if not keep:
             with self.graph.inserting_after(node):
                 flat = self.graph.call_function(torch.flatten, (node, 1))
@@ -435,10 +474,13 @@ class _Preparation:
             self.movement(flat)
 
     def concat(self, node: fx.Node) -> None:
-        tensors = node.args[0] if node.args else node.kwargs["tensors"]
-        axis = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+        args, kwargs = arguments_of(node)
+        tensors = args[0] if args else kwargs["tensors"]
+        axis = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
         if not all(self.is_tensor(t) for t in tensors):  # type: ignore[union-attr]
-            raise self.unsupported(node, "it concatenates something that is not a tensor of the network", "Concatenate activations only")
+            raise self.unsupported(
+                node, "it concatenates something that is not a tensor of the network", "Concatenate activations only"
+            )
         inputs = list(tensors)  # type: ignore[arg-type]
         grids = self.grids(node, inputs)
         path = self.free_name(node.name)
@@ -475,11 +517,18 @@ class _Preparation:
             self.quantize_input(node)
         elif not any(n in self.quantizer_of for n in node.all_input_nodes):
             if self.is_tensor(node):
-                raise self.unsupported(node, "it does not depend on the input of the network", "Compute constants before prepare")
+                raise self.unsupported(
+                    node, "it does not depend on the input of the network", "Compute constants before prepare"
+                )
         elif isinstance(module, nn.Conv2d | nn.Linear):
             self.affine(node, module)
         elif activation is not None:
-            self.simple(node, lambda g, q, _: qnn.Elementwise(g, q, activation), self.tensor_inputs(node), activation.nonnegative)
+            self.simple(
+                node,
+                lambda g, q, _: qnn.Elementwise(g, q, activation),
+                self.tensor_inputs(node),
+                activation.nonnegative,
+            )
         elif node.op != "call_module" and node.target in _ADD and self.is_tensor(node):
             self.binary(node, qnn.Add)
         elif node.op != "call_module" and node.target in _MULTIPLY and self.is_tensor(node):
@@ -494,11 +543,15 @@ class _Preparation:
             pass  # sizes and arithmetic on them
         elif isinstance(module, nn.modules.batchnorm._BatchNorm):
             raise self.unsupported(
-                node, "batch norm that does not directly follow a convolution or linear layer", "Move it behind one, or remove it"
+                node,
+                "batch norm that does not directly follow a convolution or linear layer",
+                "Move it behind one, or remove it",
             )
         else:
             raise self.unsupported(
-                node, "no integer definition", "Replace it by a supported operation (docs/supported-operations.md) or leave it out of the prepared part"
+                node,
+                "no integer definition",
+                "Replace it by a supported operation (docs/supported-operations.md) or leave it out of the prepared part",
             )
 
 

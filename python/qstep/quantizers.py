@@ -7,6 +7,7 @@ one for activations; :data:`WEIGHT_METHODS` and :data:`ACTIVATION_METHODS` list 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -68,6 +69,8 @@ class Quantizer(nn.Module):
 class WeightQuantizer(Quantizer):
     """``forward(weight)`` gives a :class:`QuantizedWeight`. Output channels are dimension 0."""
 
+    zero_point: Tensor
+
     def initialize(self, weight: Tensor) -> None:
         """Sets the first scales from the weights."""
         raise NotImplementedError
@@ -121,7 +124,9 @@ class ActivationQuantizer(Quantizer):
         """What the code nearest to real zero stands for, or ``None`` where that is 0 by construction."""
         if not self.has_residual:
             return None
-        return _ops.grid_residual(self.scale.detach(), self.zero_point, self.offset.detach(), self.quant_min, self.quant_max)
+        return _ops.grid_residual(
+            self.scale.detach(), self.zero_point, self.offset.detach(), self.quant_min, self.quant_max
+        )
 
     def grid(self) -> _C.Grid:
         """The grid as the integer network knows it."""
@@ -197,7 +202,9 @@ class LsqPlusWeight(WeightQuantizer):
         self.rule = rule
         self.boundary = boundary
         channels = shape[0] if per_channel else 1
-        self.grad_scale = grad_scale if grad_scale is not None else 1 / math.sqrt(max(1, shape.numel() // channels) * self.quant_max)
+        self.grad_scale = (
+            grad_scale if grad_scale is not None else 1 / math.sqrt(max(1, shape.numel() // channels) * self.quant_max)
+        )
         self.scale = _LearnedScale((channels,) if per_channel else ())
         self.register_buffer("zero_point", torch.tensor(0), persistent=False)
 
@@ -254,7 +261,9 @@ class LsqPlusActivation(ActivationQuantizer):
         if init not in ("mse", "min_max"):
             raise ValueError(f"LsqPlusActivation: init must be 'mse' or 'min_max', got {init!r}")
         if gradient_elements not in ("batch", "sample"):
-            raise ValueError(f"LsqPlusActivation: gradient_elements must be 'batch' or 'sample', got {gradient_elements!r}")
+            raise ValueError(
+                f"LsqPlusActivation: gradient_elements must be 'batch' or 'sample', got {gradient_elements!r}"
+            )
         if configuration == 1 and not nonnegative:
             configuration = 2
         signed = configuration in (2, 3)
@@ -278,7 +287,11 @@ class LsqPlusActivation(ActivationQuantizer):
 
     def initialize(self, samples: Tensor) -> None:
         scale, offset = _ops.lsq_activation_init(
-            samples, quant_min=self.quant_min, quant_max=self.quant_max, learn_offset=self.has_residual, method=self.init
+            samples,
+            quant_min=self.quant_min,
+            quant_max=self.quant_max,
+            learn_offset=self.has_residual,
+            method=self.init,
         )
         self._scale.set(scale)
         if self.has_residual:
@@ -347,6 +360,8 @@ class IaoActivation(ActivationQuantizer):
     """
 
     method = "iao"
+    min: Tensor
+    max: Tensor
     step: Tensor
     frozen: Tensor
 
@@ -414,5 +429,8 @@ class IaoActivation(ActivationQuantizer):
         return F.fake_quantize_affine(x, scale, zero_point, quant_min=self.quant_min, quant_max=self.quant_max)
 
 
-WEIGHT_METHODS: dict[str, type[WeightQuantizer]] = {"lsq_plus": LsqPlusWeight, "iao": IaoWeight}
-ACTIVATION_METHODS: dict[str, type[ActivationQuantizer]] = {"lsq_plus": LsqPlusActivation, "iao": IaoActivation}
+WEIGHT_METHODS: dict[str, Callable[..., WeightQuantizer]] = {"lsq_plus": LsqPlusWeight, "iao": IaoWeight}
+ACTIVATION_METHODS: dict[str, Callable[..., ActivationQuantizer]] = {
+    "lsq_plus": LsqPlusActivation,
+    "iao": IaoActivation,
+}

@@ -59,13 +59,15 @@ def _summary_of_model(model: fx.GraphModule) -> Summary:
         elif node.op not in ("placeholder", "output", "get_attr") and "tensor_meta" in node.meta:
             kept += 1
             rows.append(Row(str(node.target) if layer is not None else node.name, "moves codes", shape=_shape(node)))
-    footer = f"{quantized} quantized layers, {kept} operations that only move codes, 0 in floating point: coverage 100 %"
+    footer = (
+        f"{quantized} quantized layers, {kept} operations that only move codes, 0 in floating point: coverage 100 %"
+    )
     return Summary(rows, footer)
 
 
 def _shape(node: fx.Node) -> str:
     meta = node.meta.get("tensor_meta")
-    return "x".join(map(str, meta.shape)) if hasattr(meta, "shape") else ""
+    return "x".join(map(str, meta.shape)) if meta is not None and hasattr(meta, "shape") else ""
 
 
 def _row_of_layer(layer: qnn.Layer, node: fx.Node) -> Row:

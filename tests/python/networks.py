@@ -18,7 +18,9 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
-            self.shortcut = nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
@@ -58,7 +60,7 @@ class RandomNetwork(nn.Module):
         for i in range(depth):
             kind = rng.choice(
                 ["conv", "conv", "conv", "depthwise", "grouped", "residual", "concat", "max_pool", "avg_pool", "silu", "hardswish",
-                 "gate", "shuffle", "split", "relu6", "multiply", "transpose"]
+                 "gate", "shuffle", "split", "relu6", "multiply", "transpose", "double"]
             )  # fmt: skip
             name = f"step{i}"
             out = rng.choice([4, 6, 8, 12])
@@ -77,12 +79,17 @@ class RandomNetwork(nn.Module):
                 self.add_module(name, nn.Sequential(*layers))
                 channels = out
             elif kind == "depthwise":
-                self.add_module(name, nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1, groups=channels), nn.BatchNorm2d(channels)))
+                self.add_module(
+                    name,
+                    nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1, groups=channels), nn.BatchNorm2d(channels)),
+                )
             elif kind == "grouped" and channels % 2 == 0:
                 self.add_module(name, nn.Conv2d(channels, out, 3, 1, 1, groups=2))
                 channels = out
             elif kind == "residual":
-                self.add_module(name, nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels)))
+                self.add_module(
+                    name, nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
+                )
             elif kind == "concat":
                 self.add_module(name, nn.Conv2d(channels, 4, 1))
                 channels += 4
@@ -96,9 +103,7 @@ class RandomNetwork(nn.Module):
                 self.add_module(name, pool)
                 with torch.no_grad():
                     size = pool(torch.zeros(1, 1, size, size)).shape[2]
-            elif kind in ("shuffle", "split") and channels % 2 != 0:
-                continue
-            elif kind in ("grouped", "max_pool", "avg_pool"):
+            elif (kind in ("shuffle", "split") and channels % 2 != 0) or kind in ("grouped", "max_pool", "avg_pool"):
                 continue
             self.steps.append((kind, name))
         self.pool = nn.AdaptiveAvgPool2d(rng.choice([1, 2, 3]) if size >= 3 else 1)
@@ -125,6 +130,8 @@ class RandomNetwork(nn.Module):
                 x = F.relu6(x)
             elif kind == "multiply":
                 x = x * torch.sigmoid(x)
+            elif kind == "double":
+                x = torch.cat([x + x, x], 1)[:, : x.shape[1]]
             elif kind == "transpose":
                 x = x.transpose(2, 3).contiguous()
             elif kind == "shuffle":

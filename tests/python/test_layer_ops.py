@@ -102,8 +102,12 @@ def test_batch_norm_affine() -> None:
     var = torch.rand(5, generator=generator) + 0.1
     x = torch.randn(3, 5, 2, 2, generator=generator)
     factor, shift = ops.batch_norm_affine(gamma, beta, mean, var, 1e-5, bias)
-    expected = F.batch_norm(x.double() + bias.double().reshape(-1, 1, 1), mean.double(), var.double(), gamma.double(), beta.double())
-    assert torch.allclose(x.double() * factor.reshape(-1, 1, 1) + shift.reshape(-1, 1, 1), expected, rtol=1e-12, atol=1e-12)
+    expected = F.batch_norm(
+        x.double() + bias.double().reshape(-1, 1, 1), mean.double(), var.double(), gamma.double(), beta.double()
+    )
+    assert torch.allclose(
+        x.double() * factor.reshape(-1, 1, 1) + shift.reshape(-1, 1, 1), expected, rtol=1e-12, atol=1e-12
+    )
 
 
 def test_residual_and_codes_follow_the_definition() -> None:
@@ -111,7 +115,9 @@ def test_residual_and_codes_follow_the_definition() -> None:
     nearest = round(0.41 / float(scale))
     expected = np.float32(np.float64(np.float32(0.3)) * nearest + np.float64(np.float32(-0.41)))
     assert ops.grid_residual(scale, zero, offset, 0, 15).item() == expected
-    assert ops.grid_residual(scale, zero, torch.tensor(9.0), 0, 15).item() == 9.0  # zero is out of range: its code is the bound
+    assert (
+        ops.grid_residual(scale, zero, torch.tensor(9.0), 0, 15).item() == 9.0
+    )  # zero is out of range: its code is the bound
     x = torch.tensor([-10.0, -0.41, -0.26, 0.0, 1.0, 100.0, float("inf"), -float("inf")])
     codes = ops.encode(x, scale, zero, offset, 0, 15)
     assert codes.tolist() == [0, 0, 0, 1, 5, 15, 15, 0]
@@ -121,7 +127,10 @@ def test_residual_and_codes_follow_the_definition() -> None:
 
 def test_bad_arguments_are_named() -> None:
     x, w, s = torch.zeros(1, 4, 5, 5), torch.zeros(6, 4, 3, 3), torch.tensor(1.0)
-    call = lambda x, w, b=None, sx=s, sw=s, groups=1: ops.conv2d(x, w, b, sx, None, sw, [1, 1], [0, 0, 0, 0], [1, 1], groups)  # noqa: E731
+
+    def call(x, w, b=None, sx=s, sw=s):  # type: ignore[no-untyped-def]
+        return ops.conv2d(x, w, b, sx, None, sw, [1, 1], [0, 0, 0, 0], [1, 1], 1)
+
     for arguments, message in (
         ((x[:, :3], w), "x has 3 channels, the weight takes 4"),
         ((x[0], w), "must have 4 dimensions, got 3 and 4"),

@@ -19,7 +19,9 @@ CONFIGS = {
     "LSQ W8A8": lambda: qstep.QConfig.lsq(8, 8),
     "LSQ+ W4A4": lambda: qstep.QConfig.lsq_plus(4, 4, per_channel=True),
     "LSQ+ W2A2": lambda: qstep.QConfig.lsq_plus(2, 2),
-    "LSQ+ W3A5 all layers": lambda: qstep.QConfig.lsq_plus(3, 5, act_config=3, first_layer_bits=None, last_layer_bits=None),
+    "LSQ+ W3A5 all layers": lambda: qstep.QConfig.lsq_plus(
+        3, 5, act_config=3, first_layer_bits=None, last_layer_bits=None
+    ),
     "LSQ+ W8A8 gemmlowp": lambda: qstep.QConfig.lsq_plus(8, 8, requantization="gemmlowp"),
 }
 
@@ -126,7 +128,9 @@ def test_training_forward_with_frozen_statistics(capsys: pytest.CaptureFixture[s
         model = trained(settle(make(), x), CONFIGS[config](), x)
         net = qstep.convert(model)
         result = qstep.compare(model, net, x, forward="training", isolate=True)
-        layers = [layer for layer in result.layers if layer.name in {n.name for n in net.nodes if n.act_bits is not None}]
+        layers = [
+            layer for layer in result.layers if layer.name in {n.name for n in net.nodes if n.act_bits is not None}
+        ]
         assert all(layer.largest_difference <= 1 for layer in layers), f"{network}, {config}\n{result}"
         compared += sum(layer.compared for layer in layers)
         differing += sum(layer.differing for layer in layers)
@@ -134,7 +138,9 @@ def test_training_forward_with_frozen_statistics(capsys: pytest.CaptureFixture[s
         end_compared += end.total_codes
         end_differing += end.differing_codes
     with capsys.disabled():
-        print(f"\ntraining forward, frozen statistics, layer by layer: {differing} of {compared:,} codes differ ({differing / compared:.1e})")
+        print(
+            f"\ntraining forward, frozen statistics, layer by layer: {differing} of {compared:,} codes differ ({differing / compared:.1e})"
+        )
         print(f"the same end to end: {end_differing} of {end_compared:,} ({end_differing / end_compared:.1e})")
     assert differing <= compared / 10_000
 

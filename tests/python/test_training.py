@@ -82,7 +82,9 @@ def test_every_parameter_learns() -> None:
         F.cross_entropy(model(X), torch.arange(4)).backward()
         optimizer.step()
     still = [k for k, v in model.named_parameters() if torch.equal(v, before[k])]
-    assert all(k.endswith("offset") for k in still), "an offset moves only where values are clipped, everything else always"
+    assert all(k.endswith("offset") for k in still), (
+        "an offset moves only where values are clipped, everything else always"
+    )
     assert len(still) < sum(k.endswith("offset") for k in before)
 
 
@@ -113,7 +115,9 @@ def test_frozen_batch_norm_uses_and_keeps_moving_statistics() -> None:
         assert all(torch.equal(after[k], v) for k, v in statistics.items())
         qstep.freeze_batch_norm(model, False)
         model.train()(X)
-        assert not torch.equal(model.state_dict()["conv1.batch_norm.running_mean"], statistics["conv1.batch_norm.running_mean"])
+        assert not torch.equal(
+            model.state_dict()["conv1.batch_norm.running_mean"], statistics["conv1.batch_norm.running_mean"]
+        )
 
 
 def test_iao_delay_and_moving_average() -> None:
@@ -188,5 +192,7 @@ def test_summary_covers_every_operation() -> None:
     assert rows["linear"].scale == "real-valued"
     assert "0 in floating point" in str(qstep.summary(model))
     net = qstep.convert(model)
-    assert {row.layer for row in qstep.summary(net).rows} >= set(rows) - {n for n, r in rows.items() if r.kind == "moves codes"}
+    assert {row.layer for row in qstep.summary(net).rows} >= set(rows) - {
+        n for n, r in rows.items() if r.kind == "moves codes"
+    }
     assert all(row.kernel for row in qstep.summary(net).rows)
