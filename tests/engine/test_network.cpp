@@ -66,7 +66,8 @@ TEST(Network, ThreadsChangeNothing) {
   const auto expected = IntegerNetwork(graph, {.num_threads = 1}).capture(inputs.views());
   for (const int threads : {2, 3, 5}) {
     const IntegerNetwork network(graph, {.num_threads = threads});
-    for (int repeat = 0; repeat < 20; ++repeat) ASSERT_EQ(network.capture(inputs.views()), expected) << threads << " threads";
+    for (int repeat = 0; repeat < 20; ++repeat)
+      ASSERT_EQ(network.capture(inputs.views()), expected) << threads << " threads";
   }
   expect_equal_to_oracle(IntegerNetwork(graph, {.num_threads = 2}), inputs);
 }
@@ -83,7 +84,8 @@ TEST(Network, ShapesMayChangeFromRunToRun) {
   std::mt19937_64 random(11);
   for (int repeat = 0; repeat < 60; ++repeat) {
     const auto size = [&] { return static_cast<int64_t>(2 + random() % 12); };
-    const NetworkInputs inputs = random_inputs(graph, {{static_cast<int64_t>(1 + random() % 3), 3, size(), size()}}, random);
+    const NetworkInputs inputs =
+        random_inputs(graph, {{static_cast<int64_t>(1 + random() % 3), 3, size(), size()}}, random);
     ASSERT_NO_FATAL_FAILURE(expect_equal_to_oracle(network, inputs)) << "repeat " << repeat;
   }
 }
@@ -210,7 +212,8 @@ TEST(Network, ReportsKernelsAndMemory) {
   EXPECT_EQ(network.num_threads(), 1);
   for (size_t n = 0; n < graph.nodes.size(); ++n) {
     EXPECT_FALSE(network.kernel_name(n).empty());
-    const bool has_weights = std::holds_alternative<Conv2d>(graph.nodes[n].operation) || std::holds_alternative<Linear>(graph.nodes[n].operation);
+    const bool has_weights = std::holds_alternative<Conv2d>(graph.nodes[n].operation) ||
+                             std::holds_alternative<Linear>(graph.nodes[n].operation);
     EXPECT_EQ(network.packed_bytes(n) > 0, has_weights) << graph.nodes[n].name;
   }
   EXPECT_EQ(network.kernel_name(network.node_index("permute")), "view");

@@ -33,9 +33,10 @@ std::vector<int64_t> offsets(const View& view) {
 TEST(View, ReshapeKeepsTheElementsOrRefuses) {
   std::mt19937_64 random(1);
   const std::vector<std::pair<Shape, Shape>> pairs = {
-      {{2, 3, 4, 5}, {2, 60}},    {{2, 3, 4, 5}, {6, 20}},       {{2, 3, 4, 5}, {2, 3, 20}},  {{2, 6, 4}, {2, 2, 3, 4}}, {{2, 3, 4}, {3, 8}},
-      {{2, 3, 4, 5}, {3, 2, 20}}, {{1, 6, 1, 1}, {6}},           {{6}, {1, 6, 1, 1}},         {{1}, {1, 1, 1}},          {{4, 1, 3}, {4, 3, 1, 1}},
-      {{2, 3, 4, 5}, {5, 4, 3, 2}}, {{2, 3, 2, 2}, {2, 3, 1, 4}}, {{0, 3}, {0, 1, 3}}};
+      {{2, 3, 4, 5}, {2, 60}}, {{2, 3, 4, 5}, {6, 20}},    {{2, 3, 4, 5}, {2, 3, 20}},   {{2, 6, 4}, {2, 2, 3, 4}},
+      {{2, 3, 4}, {3, 8}},     {{2, 3, 4, 5}, {3, 2, 20}}, {{1, 6, 1, 1}, {6}},          {{6}, {1, 6, 1, 1}},
+      {{1}, {1, 1, 1}},        {{4, 1, 3}, {4, 3, 1, 1}},  {{2, 3, 4, 5}, {5, 4, 3, 2}}, {{2, 3, 2, 2}, {2, 3, 1, 4}},
+      {{0, 3}, {0, 1, 3}}};
   int refused = 0;
   for (const auto& [from, to] : pairs) {
     for (int repeat = 0; repeat < 30; ++repeat) {
@@ -144,7 +145,8 @@ TEST(ThreadPool, PassesExceptionsOnAndGoesOn) {
   for (int repeat = 0; repeat < 50; ++repeat) {
     EXPECT_THROW(ThreadPool::shared().parallel_for(100, 3,
                                                    [&](Range range, int) {
-                                                     if (range.begin <= repeat && repeat < range.end) throw std::runtime_error("one item");
+                                                     if (range.begin <= repeat && repeat < range.end)
+                                                       throw std::runtime_error("one item");
                                                    }),
                  std::runtime_error);
     std::atomic<int64_t> sum = 0;
@@ -158,7 +160,8 @@ TEST(ThreadPool, NestedAndConcurrentCallsFinish) {
   const auto outer = [&] {
     for (int repeat = 0; repeat < 50; ++repeat) {
       ThreadPool::shared().parallel_for(8, 3, [&](Range range, int) {
-        ThreadPool::shared().parallel_for(range.end - range.begin, 3, [&](Range inner, int) { sum += inner.end - inner.begin; });
+        ThreadPool::shared().parallel_for(range.end - range.begin, 3,
+                                          [&](Range inner, int) { sum += inner.end - inner.begin; });
       });
     }
   };

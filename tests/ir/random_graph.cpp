@@ -89,7 +89,8 @@ class Maker {
   }
 
   Weight random_weight(Shape shape) {
-    Weight weight{.shape = std::move(shape), .bit_width = static_cast<int32_t>(between(2, 8)), .is_signed = chance(0.7)};
+    Weight weight{
+        .shape = std::move(shape), .bit_width = static_cast<int32_t>(between(2, 8)), .is_signed = chance(0.7)};
     if (chance(0.4)) weight.zero_point = static_cast<int32_t>(between(weight.quant_min(), weight.quant_max()));
     weight.codes.resize(static_cast<size_t>(element_count(weight.shape, "weight")));
     for (int16_t& code : weight.codes) code = static_cast<int16_t>(between(weight.quant_min(), weight.quant_max()));
@@ -216,7 +217,8 @@ class Maker {
     for (int attempt = 0; attempt < 8; ++attempt) {  // another value that may be broadcast, where there is one
       const ValueId other = pick_codes(value(a).shape.size());
       bool fits = true;
-      for (size_t i = 0; i < value(a).shape.size(); ++i) fits = fits && (value(other).shape[i] == value(a).shape[i] || value(other).shape[i] == 1);
+      for (size_t i = 0; i < value(a).shape.size(); ++i)
+        fits = fits && (value(other).shape[i] == value(a).shape[i] || value(other).shape[i] == 1);
       if (fits) b = other;
     }
     Bilinear op;
@@ -238,7 +240,8 @@ class Maker {
     const ValueId x = pick_codes();
     const Grid grid = random_grid();
     Lookup lookup{.function = "random", .table = {}};
-    for (int32_t i = 0; i <= value(x).grid.quant_max; ++i) lookup.table.push_back(static_cast<uint8_t>(between(0, grid.quant_max)));
+    for (int32_t i = 0; i <= value(x).grid.quant_max; ++i)
+      lookup.table.push_back(static_cast<uint8_t>(between(0, grid.quant_max)));
     append("lookup", std::move(lookup), {x}, codes(grid));
   }
 
@@ -275,7 +278,8 @@ class Maker {
     for (size_t i = 0; i < graph_.values.size() && inputs.size() < 3; ++i) {
       const Value& other = graph_.values[i];
       const bool same_grid = other.kind == ValueKind::codes && other.grid == value(first).grid;
-      if (same_grid && other.shape.size() == value(first).shape.size() && chance(0.7)) inputs.push_back(static_cast<ValueId>(i));
+      if (same_grid && other.shape.size() == value(first).shape.size() && chance(0.7))
+        inputs.push_back(static_cast<ValueId>(i));
     }
     std::shuffle(inputs.begin(), inputs.end(), random_);
     if (!append("concat", Concat{axis}, inputs, codes(value(first).grid))) {

@@ -10,7 +10,8 @@ using namespace qstep::ir;
 
 const Grid grid{0.5F, 3, 0.0F, 0, 15};
 
-ValueId append(Graph& graph, const std::string& name, Operation operation, std::vector<std::string> inputs, Value output) {
+ValueId append(Graph& graph, const std::string& name, Operation operation, std::vector<std::string> inputs,
+               Value output) {
   Node node{name, std::move(operation), {}, static_cast<ValueId>(graph.values.size())};
   for (const std::string& input : inputs) node.inputs.push_back(value_id(graph, input));
   output.name = name;
@@ -45,11 +46,16 @@ Graph sample_graph() {
          {"quantize"}, codes);
   append(graph, "max_pool2d", MaxPool2d{{{2, 2}, {2, 2}, {0, 0, 0, 0}, {1, 1}}, false}, {"conv2d"}, codes);
   append(graph, "avg_pool2d",
-         AvgPool2d{.window = {{2, 2}, {2, 2}, {0, 0, 0, 0}, {1, 1}}, .multiplier = 1 << 23, .constant = 5, .shift = 23, .clamp_max = 15},
+         AvgPool2d{.window = {{2, 2}, {2, 2}, {0, 0, 0, 0}, {1, 1}},
+                   .multiplier = 1 << 23,
+                   .constant = 5,
+                   .shift = 23,
+                   .clamp_max = 15},
          {"conv2d"}, codes);
   append(graph, "bilinear", Bilinear{.left = 1 << 20, .right = 1 << 20, .constant = 7, .shift = 21, .clamp_max = 15},
          {"max_pool2d", "avg_pool2d"}, codes);
-  append(graph, "lookup", Lookup{"reverse", {15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0}}, {"bilinear"}, codes);
+  append(graph, "lookup", Lookup{"reverse", {15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0}}, {"bilinear"},
+         codes);
   append(graph, "concat", Concat{1}, {"bilinear", "lookup"}, codes);
   append(graph, "slice", Slice{1, 2, 6}, {"concat"}, codes);
   append(graph, "permute", Permute{{0, 2, 3, 1}}, {"slice"}, codes);

@@ -35,7 +35,8 @@ TEST(Checkpoint, RandomGraphsComeBackEqual) {
     ASSERT_EQ(to_bytes(back), bytes);
     for (const Node& node : graph.nodes) {
       kinds.insert(kind_name(node.operation));
-      if (const auto* conv = std::get_if<Conv2d>(&node.operation)) widths.insert(conv->weight.bit_width * (conv->weight.is_signed ? 1 : -1));
+      if (const auto* conv = std::get_if<Conv2d>(&node.operation))
+        widths.insert(conv->weight.bit_width * (conv->weight.is_signed ? 1 : -1));
     }
   }
   EXPECT_EQ(kinds.size(), std::variant_size_v<Operation>);
@@ -188,7 +189,7 @@ TEST_F(CheckpointFile, AFullDiskLeavesTheOldFile) {
   ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
   const auto handler = ::signal(SIGXFSZ, SIG_IGN);
   for (const rlim_t limit : {rlim_t{0}, rlim_t{1}, size / 2, size - 1}) {
-    const struct rlimit tight {limit, before.rlim_max};
+    const struct rlimit tight { limit, before.rlim_max };
     ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &tight), 0);
     const std::string message = error_of([&] { save(graph, path); });
     ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);

@@ -1,5 +1,6 @@
-// Damaged, hostile and foreign files: each is either an Error that names the field or, where the damage hit a number that may have many
-// values, a graph that is valid. Never a crash, a hang or an allocation out of proportion to the file.
+// Damaged, hostile and foreign files: each is either an Error that names the field or, where the damage hit a number
+// that may have many values, a graph that is valid. Never a crash, a hang or an allocation out of proportion to the
+// file.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -93,7 +94,8 @@ TEST(DamagedCheckpoint, TruncatedOrExtendedAnywhere) {
 TEST(DamagedCheckpoint, HeaderLengths) {
   Bytes file = to_bytes(sample_graph());
   for (int bit = 0; bit < 64; ++bit) {
-    for (const uint64_t length : {uint64_t{1} << bit, (uint64_t{1} << bit) - 1, ~(uint64_t{1} << bit), file.size() - 8, file.size()}) {
+    for (const uint64_t length :
+         {uint64_t{1} << bit, (uint64_t{1} << bit) - 1, ~(uint64_t{1} << bit), file.size() - 8, file.size()}) {
       std::memcpy(file.data(), &length, 8);
       ASSERT_TRUE(survives(file)) << length;
     }
@@ -157,10 +159,33 @@ void collect(Json& json, std::vector<Json*>& nodes) {
 }
 
 Json odd_value(std::mt19937_64& random) {
-  static const std::vector<Json> values = {
-      nullptr,   true,       0,          -1,         1,        255,       256,      INT32_MAX, INT32_MIN, INT64_MAX,
-      INT64_MIN, UINT64_MAX, 0.5,        1e300,      1e-300,   -0.0,      "",       "conv2d",  "image",   "U8",
-      "I32",     "real",     Json::array(), Json::object(), Json::array({1, 2}), Json::array({-1, INT64_MAX}), std::string(5000, 'x')};
+  static const std::vector<Json> values = {nullptr,
+                                           true,
+                                           0,
+                                           -1,
+                                           1,
+                                           255,
+                                           256,
+                                           INT32_MAX,
+                                           INT32_MIN,
+                                           INT64_MAX,
+                                           INT64_MIN,
+                                           UINT64_MAX,
+                                           0.5,
+                                           1e300,
+                                           1e-300,
+                                           -0.0,
+                                           "",
+                                           "conv2d",
+                                           "image",
+                                           "U8",
+                                           "I32",
+                                           "real",
+                                           Json::array(),
+                                           Json::object(),
+                                           Json::array({1, 2}),
+                                           Json::array({-1, INT64_MAX}),
+                                           std::string(5000, 'x')};
   return values[random() % values.size()];
 }
 
@@ -183,7 +208,8 @@ void mutate(Json& root, std::mt19937_64& random) {
       break;
     }
     case 3:
-      if (target.is_structured() && !target.empty()) target.erase(std::next(target.begin(), static_cast<std::ptrdiff_t>(random() % target.size())));
+      if (target.is_structured() && !target.empty())
+        target.erase(std::next(target.begin(), static_cast<std::ptrdiff_t>(random() % target.size())));
       break;
     case 4:
       if (target.is_object()) target["surprise"] = odd_value(random);
@@ -202,7 +228,8 @@ TEST(DamagedCheckpoint, JsonMutated) {
     SCOPED_TRACE(fmt::format("seed {}", seed));
     std::mt19937_64 random(seed);
     Parts parts = take_apart(to_bytes(seed % 2 == 0 ? sample_graph() : random_graph(random, 8)));
-    for (uint64_t i = 0, count = random() % 3 + 1; i < count; ++i) mutate(random() % 3 == 0 ? parts.header : parts.graph, random);
+    for (uint64_t i = 0, count = random() % 3 + 1; i < count; ++i)
+      mutate(random() % 3 == 0 ? parts.header : parts.graph, random);
     refused += survives(put_together(parts)) ? 1 : 0;
   }
   EXPECT_GT(refused, static_cast<int>(variants / 2));
@@ -211,7 +238,8 @@ TEST(DamagedCheckpoint, JsonMutated) {
 TEST(DamagedCheckpoint, EachFieldMissingOrUnknown) {
   const Parts whole = take_apart(to_bytes(sample_graph()));
   std::vector<Json::json_pointer> objects;
-  const std::function<void(const Json&, const Json::json_pointer&)> visit = [&](const Json& json, const Json::json_pointer& at) {
+  const std::function<void(const Json&, const Json::json_pointer&)> visit = [&](const Json& json,
+                                                                                const Json::json_pointer& at) {
     if (json.is_object()) objects.push_back(at);
     for (const auto& [key, child] : json.items()) {
       if (child.is_structured()) visit(child, json.is_array() ? at / std::stoul(key) : at / key);
@@ -272,7 +300,8 @@ TEST(DamagedCheckpoint, EachTensorMissingUnknownOrOfAnotherType) {
   EXPECT_EQ(tensors, 8);
 
   Parts parts = whole;
-  parts.header["extra"] = {{"dtype", "U8"}, {"shape", {3}}, {"data_offsets", {parts.data.size(), parts.data.size() + 3}}};
+  parts.header["extra"] = {
+      {"dtype", "U8"}, {"shape", {3}}, {"data_offsets", {parts.data.size(), parts.data.size() + 3}}};
   parts.data.resize(parts.data.size() + 3);
   expect_refused(parts, "'extra'", "belongs to no node");
   parts = whole;  // two tensors over the same bytes
@@ -327,7 +356,8 @@ TEST(DamagedCheckpoint, NamesTheFieldOfAWrongValue) {
 TEST(DamagedCheckpoint, FillBitsMustBeZero) {
   Graph graph = sample_graph();
   Linear& linear = operation<Linear>(graph, "linear");
-  linear.weight = {.shape = {5, 9}, .bit_width = 3, .codes = std::vector<int16_t>(45, -1)};  // 135 bits: one is left over
+  linear.weight = {
+      .shape = {5, 9}, .bit_width = 3, .codes = std::vector<int16_t>(45, -1)};  // 135 bits: one is left over
   Parts parts = take_apart(to_bytes(graph));
   const auto end = parts.header["linear.weight"]["data_offsets"][1].get<size_t>();
   ASSERT_EQ(parts.data[end - 1], 0x7F);
@@ -355,7 +385,9 @@ TEST(DamagedCheckpoint, JsonOfBadForm) {
     parts.graph = Json(Json::value_t::discarded);
     return put_together(parts);
   };
-  const auto refuses = [](const Bytes& file, const char* reason) { expect_error([&] { from_bytes(file); }, "checkpoint", reason); };
+  const auto refuses = [](const Bytes& file, const char* reason) {
+    expect_error([&] { from_bytes(file); }, "checkpoint", reason);
+  };
   refuses(graph_text(std::string(200000, '[')), "nests deeper than 16");
   refuses(graph_text("{\"format_version\":1,\"format_version\":1}"), "repeats a key");
   refuses(graph_text("{\"format_version\":1e999}"), "not valid JSON");

@@ -79,17 +79,29 @@ TEST(Shapes, NameTheNodeThatCannotTakeItsInput) {
   expect_error([&] { output_shape({"cut", Slice{1, 0, 3}, {0}, 1}, image); }, "'cut'", "stop", "2");
   expect_error([&] { output_shape({"cut", Slice{4, 0, 3}, {0}, 1}, image); }, "'cut'", "axis");
   expect_error([&] { output_shape({"turn", Permute{{0, 1}}, {0}, 1}, image); }, "'turn'", "order");
-  expect_error([&] { output_shape({"join", Concat{1}, {0, 0}, 1}, std::vector<Shape>{{1, 2, 3}, {1, 2, 4}}); }, "'join'", "axis 1");
-  expect_error([&] { output_shape({"sum", Bilinear{}, {0, 0}, 1}, std::vector<Shape>{{1, 2}, {2, 2}}); }, "'sum'", "[2, 2]");
+  expect_error(
+      [&] {
+        output_shape({"join", Concat{1}, {0, 0}, 1}, std::vector<Shape>{{1, 2, 3}, {1, 2, 4}});
+      },
+      "'join'", "axis 1");
+  expect_error(
+      [&] {
+        output_shape({"sum", Bilinear{}, {0, 0}, 1}, std::vector<Shape>{{1, 2}, {2, 2}});
+      },
+      "'sum'", "[2, 2]");
   expect_error([&] { output_shape({"sum", Bilinear{}, {0, 0}, 1}, std::vector<Shape>{{1, 2}, {2}}); }, "'sum'", "[2]");
   // Taps at -1 and 1 of an image of one row.
-  expect_error([&] { output_shape(pool({{2, 2}, {1, 1}, {1, 1, 1, 1}, {2, 2}}, false), std::vector<Shape>{{1, 1, 1, 1}}); }, "'pool'",
-               "entirely in the padding");
+  expect_error(
+      [&] {
+        output_shape(pool({{2, 2}, {1, 1}, {1, 1, 1, 1}, {2, 2}}, false), std::vector<Shape>{{1, 1, 1, 1}});
+      },
+      "'pool'", "entirely in the padding");
 }
 
 // An adaptive pool's windows depend on the image: so does whether their sum fits 64 bits.
 TEST(Shapes, BoundAdaptiveAverages) {
-  AvgPool2d average{.adaptive = true, .output_size = {1, 1}, .multiplier = 1 << 23, .constant = int64_t{1} << 52, .shift = 52};
+  AvgPool2d average{
+      .adaptive = true, .output_size = {1, 1}, .multiplier = 1 << 23, .constant = int64_t{1} << 52, .shift = 52};
   EXPECT_EQ(output_shape({"mean", average, {0}, 1}, std::vector<Shape>{{1, 3, 16, 16}}), (Shape{1, 3, 1, 1}));
   expect_error([&] { output_shape({"mean", average, {0}, 1}, std::vector<Shape>{{1, 3, 64, 64}}); }, "'mean'", "2^62");
   average.output_size[0] = 0;

@@ -47,7 +47,10 @@ TEST(Validate, NamesTheGraphsField) {
       {"inputs must not be empty", "graph", [](Graph& g) { g.inputs.clear(); }},
       {"inputs: must name a value", "graph", [](Graph& g) { g.inputs = {99}; }},
       {"inputs: must name a value", "graph", [](Graph& g) { g.inputs = {-1}; }},
-      {"listed twice", "'image'", [](Graph& g) { g.inputs = {0, 0}; }},
+      {"listed twice", "'image'",
+       [](Graph& g) {
+         g.inputs = {0, 0};
+       }},
       {"must be real or codes", "'linear'", [](Graph& g) { g.inputs.push_back(value_id(g, "linear")); }},
       {"outputs must not be empty", "graph", [](Graph& g) { g.outputs.clear(); }},
       {"outputs: must name a value", "graph", [](Graph& g) { g.outputs = {99}; }},
@@ -75,8 +78,14 @@ TEST(Validate, NamesTheValuesField) {
       {"zero_point must be in [0, quant_max]", "'conv2d'", [](Graph& g) { value(g, "conv2d").grid.zero_point = -1; }},
       {"scales must be finite", "'linear'", [](Graph& g) { value(g, "linear").scales[1] = infinity; }},
       {"scales belong to accumulators", "'conv2d'", [](Graph& g) { value(g, "conv2d").scales = {1}; }},
-      {"sizes must be >= 0", "'image'", [](Graph& g) { g.values[0].shape = {1, -3}; }},
-      {"at most 2^40 elements", "'image'", [](Graph& g) { g.values[0].shape = {int64_t{1} << 30, int64_t{1} << 30, 16}; }},
+      {"sizes must be >= 0", "'image'",
+       [](Graph& g) {
+         g.values[0].shape = {1, -3};
+       }},
+      {"at most 2^40 elements", "'image'",
+       [](Graph& g) {
+         g.values[0].shape = {int64_t{1} << 30, int64_t{1} << 30, 16};
+       }},
       {"at most 8 dimensions", "'image'", [](Graph& g) { g.values[0].shape.assign(9, 1); }},
       {"kind must be", "'conv2d'", [](Graph& g) { value(g, "conv2d").kind = static_cast<ValueKind>(7); }},
   });
@@ -89,8 +98,10 @@ TEST(Validate, NamesWrongReferences) {
       {"output: must name a value", "'conv2d'", [](Graph& g) { node(g, "conv2d").output = 99; }},
       {"must have the node's name", "'conv2d'", [](Graph& g) { node(g, "conv2d").output = 0; }},
       {"must have the node's name", "'other'", [](Graph& g) { node(g, "conv2d").name = "other"; }},
-      {"must be made by an earlier node", "'conv2d'", [](Graph& g) { node(g, "conv2d").inputs = {value_id(g, "slice")}; }},
-      {"must be made by an earlier node", "'conv2d'", [](Graph& g) { node(g, "conv2d").inputs = {value_id(g, "conv2d")}; }},
+      {"must be made by an earlier node", "'conv2d'",
+       [](Graph& g) { node(g, "conv2d").inputs = {value_id(g, "slice")}; }},
+      {"must be made by an earlier node", "'conv2d'",
+       [](Graph& g) { node(g, "conv2d").inputs = {value_id(g, "conv2d")}; }},
       {"already made", "'quantize'", [](Graph& g) { g.nodes.insert(g.nodes.begin(), g.nodes[0]); }},
       {"inputs must be 1 values, got 2", "'conv2d'", [](Graph& g) { node(g, "conv2d").inputs.push_back(1); }},
       {"inputs must be 2 values, got 1", "'bilinear'", [](Graph& g) { node(g, "bilinear").inputs.pop_back(); }},
@@ -122,7 +133,9 @@ TEST(Validate, NamesTheLayersField) {
       {"window.dilation", "'conv2d'", conv([](Conv2d& c) { c.window.dilation[0] = 0; })},
       {"groups", "'conv2d'", conv([](Conv2d& c) { c.groups = 0; })},
       {"groups must divide", "'conv2d'", conv([](Conv2d& c) { c.groups = 3; })},
-      {"weight.shape must have 4", "'conv2d'", conv([](Conv2d& c) { c.weight.shape = {4, 27}; })},
+      {"weight.shape must have 4", "'conv2d'", conv([](Conv2d& c) {
+         c.weight.shape = {4, 27};
+       })},
       {"weight.shape must be positive", "'conv2d'", conv([](Conv2d& c) { c.weight.shape[1] = 0; })},
       {"weight.shape", "'conv2d'", conv([](Conv2d& c) { c.weight.shape[1] = int64_t{1} << 62; })},
       {"weight.bit_width must be in [2, 8]", "'conv2d'", conv([](Conv2d& c) { c.weight.bit_width = 1; })},
@@ -132,7 +145,8 @@ TEST(Validate, NamesTheLayersField) {
       {"weight.codes must be in [0, 15]", "'conv2d'", conv([](Conv2d& c) { c.weight.is_signed = false; })},
       {"weight.zero_point must be in [-8, 7]", "'conv2d'", conv([](Conv2d& c) { c.weight.zero_point = 8; })},
       {"bias must have 4", "'conv2d'", conv([](Conv2d& c) { c.bias.pop_back(); })},
-      {"requantize.multipliers must have 1 or 4", "'conv2d'", conv([](Conv2d& c) { c.requantize.multipliers.pop_back(); })},
+      {"requantize.multipliers must have 1 or 4", "'conv2d'",
+       conv([](Conv2d& c) { c.requantize.multipliers.pop_back(); })},
       {"output 'conv2d' must be accumulators", "'conv2d'", conv([](Conv2d& c) { c.requantize.multipliers.clear(); })},
       {"clamp_max must be in [0, 15]", "'conv2d'", conv([](Conv2d& c) { c.requantize.clamp_max = 16; })},
       {"clamp_min must be in [0, 15]", "'conv2d'", conv([](Conv2d& c) { c.requantize.clamp_min = 16; })},
@@ -145,8 +159,12 @@ TEST(Validate, NamesTheLayersField) {
       {"shift must be in [-31, 30]", "'conv2d'", under(RequantPolicy::gemmlowp, {1 << 30, 31})},
       {"multiplier must be 1", "'conv2d'", under(RequantPolicy::shift, {2, 3})},
       {"shift must be in [-31, 62]", "'conv2d'", under(RequantPolicy::shift, {1, -32})},
-      {"weight.shape must have 2", "'linear'", linear([](Linear& l) { l.weight.shape = {5, 64, 1, 1}; })},
-      {"output 'linear' must be codes", "'linear'", linear([](Linear& l) { l.requantize.multipliers = {{1 << 23, 3}}; })},
+      {"weight.shape must have 2", "'linear'", linear([](Linear& l) {
+         l.weight.shape = {5, 64, 1, 1};
+       })},
+      {"output 'linear' must be codes", "'linear'", linear([](Linear& l) {
+         l.requantize.multipliers = {{1 << 23, 3}};
+       })},
       {"clamp_min and clamp_max must be 0 and 255", "'linear'", linear([](Linear& l) { l.requantize.clamp_min = 3; })},
       {"scales must have 5", "'linear'", [](Graph& g) { value(g, "linear").scales.pop_back(); }},
   });
@@ -177,11 +195,16 @@ TEST(Validate, ProvesThatNoAccumulatorOverflows) {
 
 TEST(Validate, NamesTheOtherNodesField) {
   const auto bilinear = [](auto change) { return [change](Graph& g) { change(operation<Bilinear>(g, "bilinear")); }; };
-  const auto max_pool = [](auto change) { return [change](Graph& g) { change(operation<MaxPool2d>(g, "max_pool2d").window); }; };
-  const auto avg_pool = [](auto change) { return [change](Graph& g) { change(operation<AvgPool2d>(g, "avg_pool2d")); }; };
+  const auto max_pool = [](auto change) {
+    return [change](Graph& g) { change(operation<MaxPool2d>(g, "max_pool2d").window); };
+  };
+  const auto avg_pool = [](auto change) {
+    return [change](Graph& g) { change(operation<AvgPool2d>(g, "avg_pool2d")); };
+  };
   const auto other_grid = [](const char* name) { return [name](Graph& g) { value(g, name).grid.scale *= 2; }; };
   expect_each_named({
-      {"operation must name", "'bilinear'", bilinear([](Bilinear& b) { b.operation = static_cast<Bilinear::Operation>(2); })},
+      {"operation must name", "'bilinear'",
+       bilinear([](Bilinear& b) { b.operation = static_cast<Bilinear::Operation>(2); })},
       {"product must be 0", "'bilinear'", bilinear([](Bilinear& b) { b.product = 1; })},
       {"|product| must be below 2^36", "'bilinear'",
        bilinear([](Bilinear& b) { b.operation = Bilinear::Operation::multiply, b.product = int64_t{1} << 36; })},
@@ -193,7 +216,8 @@ TEST(Validate, NamesTheOtherNodesField) {
       {"clamp_max", "'bilinear'", bilinear([](Bilinear& b) { b.clamp_max = 255; })},
       {"table must have 16", "'lookup'", [](Graph& g) { operation<Lookup>(g, "lookup").table.pop_back(); }},
       {"table must be in [0, 15]", "'lookup'", [](Graph& g) { operation<Lookup>(g, "lookup").table[3] = 16; }},
-      {"function must have at most", "'lookup'", [](Graph& g) { operation<Lookup>(g, "lookup").function.assign(2000, 'f'); }},
+      {"function must have at most", "'lookup'",
+       [](Graph& g) { operation<Lookup>(g, "lookup").function.assign(2000, 'f'); }},
       {"window.padding must be in [0, 1]", "'max_pool2d'", max_pool([](Window& w) { w.padding[2] = 2; })},
       {"window.kernel", "'max_pool2d'", max_pool([](Window& w) { w.kernel[0] = 0; })},
       {"on the grid of the output", "'max_pool2d'", other_grid("max_pool2d")},
@@ -210,11 +234,20 @@ TEST(Validate, NamesTheOtherNodesField) {
       {"axis", "'slice'", [](Graph& g) { operation<Slice>(g, "slice").axis = 8; }},
       {"start", "'slice'", [](Graph& g) { operation<Slice>(g, "slice").start = -1; }},
       {"stop must be in", "'slice'", [](Graph& g) { operation<Slice>(g, "slice").stop = 2; }},
-      {"order must name each dimension once", "'permute'", [](Graph& g) { operation<Permute>(g, "permute").order = {0, 1, 1, 3}; }},
+      {"order must name each dimension once", "'permute'",
+       [](Graph& g) {
+         operation<Permute>(g, "permute").order = {0, 1, 1, 3};
+       }},
       {"order must have 1 to 8", "'permute'", [](Graph& g) { operation<Permute>(g, "permute").order.clear(); }},
       {"shape must have 1 to 8", "'reshape'", [](Graph& g) { operation<Reshape>(g, "reshape").shape.clear(); }},
-      {"shape must be in [-1", "'reshape'", [](Graph& g) { operation<Reshape>(g, "reshape").shape = {0, -2}; }},
-      {"one -1", "'reshape'", [](Graph& g) { operation<Reshape>(g, "reshape").shape = {-1, -1}; }},
+      {"shape must be in [-1", "'reshape'",
+       [](Graph& g) {
+         operation<Reshape>(g, "reshape").shape = {0, -2};
+       }},
+      {"one -1", "'reshape'",
+       [](Graph& g) {
+         operation<Reshape>(g, "reshape").shape = {-1, -1};
+       }},
       {"must be codes or accumulators", "'logits'", [](Graph& g) { node(g, "logits").inputs = {0}; }},
   });
 }

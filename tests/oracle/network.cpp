@@ -33,14 +33,17 @@ int64_t position_of(const Shape& index, const Shape& shape) {
   return position;
 }
 
-int64_t at(const Tensor& tensor, const Shape& index) { return tensor.integers[static_cast<size_t>(position_of(index, tensor.shape))]; }
+int64_t at(const Tensor& tensor, const Shape& index) {
+  return tensor.integers[static_cast<size_t>(position_of(index, tensor.shape))];
+}
 
 int64_t clamped(Wide x, int64_t low, int64_t high) { return static_cast<int64_t>(std::clamp<Wide>(x, low, high)); }
 
 // The code nearest to real zero, ties to even: real(q) = scale * (q - zero_point) + offset.
 int64_t code_of_zero(const Grid& grid) {
   int64_t best = grid.quant_min;
-  const double nearest_to_zero = static_cast<double>(grid.zero_point) - static_cast<double>(grid.offset) / static_cast<double>(grid.scale);
+  const double nearest_to_zero =
+      static_cast<double>(grid.zero_point) - static_cast<double>(grid.offset) / static_cast<double>(grid.scale);
   for (int64_t q = grid.quant_min; q <= grid.quant_max; ++q) {
     const double distance = std::fabs(static_cast<double>(q) - nearest_to_zero);
     const double best_distance = std::fabs(static_cast<double>(best) - nearest_to_zero);
@@ -75,7 +78,8 @@ class Evaluator {
 
   template <class F>
   void each(Tensor& output, F&& f) const {
-    for (int64_t i = 0, count = count_of(output.shape); i < count; ++i) output.integers.push_back(f(index_of(i, output.shape)));
+    for (int64_t i = 0, count = count_of(output.shape); i < count; ++i)
+      output.integers.push_back(f(index_of(i, output.shape)));
   }
 
   void compute(const Quantize&, Tensor& output) const {
@@ -91,7 +95,8 @@ class Evaluator {
   void compute(const Dequantize&, Tensor& output) const {
     const Value& input = graph_.values[static_cast<size_t>(node_->inputs[0])];
     bool of_conv2d = false;
-    for (const Node& node : graph_.nodes) of_conv2d = of_conv2d || (node.output == node_->inputs[0] && std::holds_alternative<Conv2d>(node.operation));
+    for (const Node& node : graph_.nodes)
+      of_conv2d = of_conv2d || (node.output == node_->inputs[0] && std::holds_alternative<Conv2d>(node.operation));
     for (size_t i = 0; i < x().integers.size(); ++i) {
       const int64_t q = x().integers[i];
       if (input.kind == ValueKind::codes) {
@@ -125,7 +130,8 @@ class Evaluator {
             const int64_t z = o[3] * conv.window.stride[1] - conv.window.padding[1] + j * conv.window.dilation[1];
             const bool inside = y >= 0 && z >= 0 && y < x().shape[2] && z < x().shape[3];
             const int64_t q = inside ? at(x(), {o[0], first + c, y, z}) : zero;
-            sum += Wide{q - zero} * (conv.weight.codes[static_cast<size_t>(position_of({o[1], c, i, j}, w))] - conv.weight.zero_point);
+            sum += Wide{q - zero} *
+                   (conv.weight.codes[static_cast<size_t>(position_of({o[1], c, i, j}, w))] - conv.weight.zero_point);
           }
         }
       }
@@ -141,7 +147,8 @@ class Evaluator {
       Wide sum = linear.bias[static_cast<size_t>(channel)];
       for (int64_t k = 0; k < w[1]; ++k) {
         o.back() = k;
-        sum += Wide{at(x(), o) - zero} * (linear.weight.codes[static_cast<size_t>(channel * w[1] + k)] - linear.weight.zero_point);
+        sum += Wide{at(x(), o) - zero} *
+               (linear.weight.codes[static_cast<size_t>(channel * w[1] + k)] - linear.weight.zero_point);
       }
       return requantized(linear.requantize, sum, channel);
     });
@@ -171,7 +178,8 @@ class Evaluator {
         for (int64_t j = 0; j < pool.window.kernel[1]; ++j) {
           const int64_t y = o[2] * pool.window.stride[0] - pool.window.padding[0] + i * pool.window.dilation[0];
           const int64_t z = o[3] * pool.window.stride[1] - pool.window.padding[1] + j * pool.window.dilation[1];
-          if (y >= 0 && z >= 0 && y < x().shape[2] && z < x().shape[3]) largest = std::max(largest, at(x(), {o[0], o[1], y, z}));
+          if (y >= 0 && z >= 0 && y < x().shape[2] && z < x().shape[3])
+            largest = std::max(largest, at(x(), {o[0], o[1], y, z}));
         }
       }
       return largest;
@@ -179,7 +187,8 @@ class Evaluator {
   }
 
   // Positions of one window along a dimension, and how many of them count.
-  static std::pair<std::vector<int64_t>, int64_t> taps(const AvgPool2d& pool, size_t axis, int64_t i, int64_t in, int64_t out) {
+  static std::pair<std::vector<int64_t>, int64_t> taps(const AvgPool2d& pool, size_t axis, int64_t i, int64_t in,
+                                                       int64_t out) {
     std::vector<int64_t> inside;
     int64_t counted = 0;
     if (pool.adaptive) {

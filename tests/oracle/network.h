@@ -1,6 +1,6 @@
 #pragma once
-// An integer network evaluated by the definitions in ir/graph.h: int64 and __int128 on plain row-major tensors, one element at a
-// time. Shares no arithmetic with kernels or engine.
+// An integer network evaluated by the definitions in ir/graph.h: int64 and __int128 on plain row-major tensors, one
+// element at a time. Shares no arithmetic with kernels or engine.
 #include <cstdint>
 #include <vector>
 

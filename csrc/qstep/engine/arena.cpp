@@ -31,7 +31,8 @@ std::byte* allocate(int64_t bytes) {
 int64_t place(std::span<Lifetime> buffers) {
   std::vector<size_t> by_size(buffers.size());
   std::iota(by_size.begin(), by_size.end(), size_t{0});
-  std::stable_sort(by_size.begin(), by_size.end(), [&](size_t a, size_t b) { return buffers[a].bytes > buffers[b].bytes; });
+  std::stable_sort(by_size.begin(), by_size.end(),
+                   [&](size_t a, size_t b) { return buffers[a].bytes > buffers[b].bytes; });
 
   int64_t total = 0;
   std::vector<const Lifetime*> placed;  // by offset
@@ -46,7 +47,8 @@ int64_t place(std::span<Lifetime> buffers) {
     }
     buffer.offset = offset;
     total = std::max(total, offset + bytes);
-    const auto position = std::upper_bound(placed.begin(), placed.end(), offset, [](int64_t o, const Lifetime* l) { return o < l->offset; });
+    const auto position = std::upper_bound(placed.begin(), placed.end(), offset,
+                                           [](int64_t o, const Lifetime* l) { return o < l->offset; });
     placed.insert(position, &buffer);
   }
   return total;

@@ -15,8 +15,8 @@ struct Lifetime {
   int64_t offset = 0;  ///< set by place()
 };
 
-/// Gives each buffer an offset, aligned to a cache line, such that no two that are alive at once overlap: larger ones first, each at the
-/// lowest offset that is free. Returns the bytes needed in all.
+/// Gives each buffer an offset, aligned to a cache line, such that no two that are alive at once overlap: larger ones
+/// first, each at the lowest offset that is free. Returns the bytes needed in all.
 int64_t place(std::span<Lifetime> buffers);
 
 /// Memory aligned to a cache line, not initialized.

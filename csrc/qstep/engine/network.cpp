@@ -64,8 +64,12 @@ std::byte* address(const OutputPointer& pointer) {
 
 // Inputs are only read, but share the plan's table of buffers.
 std::byte* address(const Input& input) {
-  return std::visit([](const auto* data) { return reinterpret_cast<std::byte*>(const_cast<std::remove_const_t<std::remove_pointer_t<decltype(data)>>*>(data)); },
-                    input.data);
+  return std::visit(
+      [](const auto* data) {
+        return reinterpret_cast<std::byte*>(
+            const_cast<std::remove_const_t<std::remove_pointer_t<decltype(data)>>*>(data));
+      },
+      input.data);
 }
 
 int threads_of_the_machine() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
@@ -83,9 +87,9 @@ struct IntegerNetwork::State {
     std::vector<Shape> input_shapes;
     std::shared_ptr<const Plan> plan;
   };
-  std::mutex mutex;            // guards what follows
+  std::mutex mutex;             // guards what follows
   std::list<CachedPlan> plans;  // the last used first
-  std::vector<Arena> arenas;   // not in use
+  std::vector<Arena> arenas;    // not in use
 
   const ir::Value& value(ValueId id) const { return graph.values[static_cast<size_t>(id)]; }
 
@@ -99,8 +103,8 @@ struct IntegerNetwork::State {
   std::shared_ptr<const Plan> plan(const Program& program, const std::vector<Shape>& input_shapes) {
     const std::lock_guard lock(mutex);
     const auto found = std::find_if(plans.begin(), plans.end(), [&](const CachedPlan& cached) {
-      return cached.program.nodes == program.nodes && cached.program.inputs == program.inputs && cached.program.outputs == program.outputs &&
-             cached.input_shapes == input_shapes;
+      return cached.program.nodes == program.nodes && cached.program.inputs == program.inputs &&
+             cached.program.outputs == program.outputs && cached.input_shapes == input_shapes;
     });
     if (found != plans.end()) {
       plans.splice(plans.begin(), plans, found);
@@ -140,12 +144,13 @@ struct IntegerNetwork::State {
     if (v.kind != ValueKind::codes || v.grid.quant_max == 255) return;
     const uint8_t* codes = std::get<const uint8_t*>(input.data);
     const uint8_t* largest = std::max_element(codes, codes + count);
-    require(count == 0 || *largest <= v.grid.quant_max, "run: input '{}' must hold codes in [0, {}], got {}", v.name, v.grid.quant_max,
-            count == 0 ? 0 : *largest);
+    require(count == 0 || *largest <= v.grid.quant_max, "run: input '{}' must hold codes in [0, {}], got {}", v.name,
+            v.grid.quant_max, count == 0 ? 0 : *largest);
   }
 
   std::vector<Shape> check_inputs(const Program& program, std::span<const Input> inputs) const {
-    require(inputs.size() == program.inputs.size(), "run: expected {} inputs, got {}", program.inputs.size(), inputs.size());
+    require(inputs.size() == program.inputs.size(), "run: expected {} inputs, got {}", program.inputs.size(),
+            inputs.size());
     std::vector<Shape> shapes;
     for (size_t i = 0; i < inputs.size(); ++i) {
       check_input(program.inputs[i], inputs[i]);
@@ -178,8 +183,8 @@ struct IntegerNetwork::State {
 
 IntegerNetwork::IntegerNetwork(ir::Graph graph, const Options& options) : state_(std::make_unique<State>()) {
   ir::validate(graph);
-  require(options.num_threads >= 0 && options.num_threads <= 1024, "IntegerNetwork: num_threads must be in [0, 1024], got {}",
-          options.num_threads);
+  require(options.num_threads >= 0 && options.num_threads <= 1024,
+          "IntegerNetwork: num_threads must be in [0, 1024], got {}", options.num_threads);
   state_->graph = std::move(graph);
   state_->isa = options.isa.empty() ? kernels::current_isa() : kernels::isa_from_name(options.isa);
   state_->num_threads = options.num_threads == 0 ? threads_of_the_machine() : options.num_threads;
@@ -201,16 +206,19 @@ const ir::Graph& IntegerNetwork::graph() const { return state_->graph; }
 std::string_view IntegerNetwork::isa() const { return kernels::isa_name(state_->isa); }
 int IntegerNetwork::num_threads() const { return state_->num_threads; }
 
-std::vector<Tensor> IntegerNetwork::run(std::span<const Input> inputs) const { return state_->run(state_->whole(), inputs); }
+std::vector<Tensor> IntegerNetwork::run(std::span<const Input> inputs) const {
+  return state_->run(state_->whole(), inputs);
+}
 
 void IntegerNetwork::run(std::span<const Input> inputs, std::span<const OutputPointer> outputs) const {
   const Program program = state_->whole();
   const auto plan = state_->plan(program, state_->check_inputs(program, inputs));
-  require(outputs.size() == program.outputs.size(), "run: expected {} outputs, got {}", program.outputs.size(), outputs.size());
+  require(outputs.size() == program.outputs.size(), "run: expected {} outputs, got {}", program.outputs.size(),
+          outputs.size());
   for (size_t i = 0; i < outputs.size(); ++i) {
     const ir::Value& value = state_->value(program.outputs[i]);
-    require(kind_of(outputs[i].index()) == value.kind, "run: output '{}' must be {}, got a pointer to {}", value.name, kind_text(value.kind),
-            kind_text(kind_of(outputs[i].index())));
+    require(kind_of(outputs[i].index()) == value.kind, "run: output '{}' must be {}, got a pointer to {}", value.name,
+            kind_text(value.kind), kind_text(kind_of(outputs[i].index())));
   }
   state_->run(*plan, inputs, outputs);
 }
@@ -223,14 +231,16 @@ std::map<std::string, Tensor> IntegerNetwork::capture(std::span<const Input> inp
   }
   std::vector<Tensor> tensors = state_->run(program, inputs);
   std::map<std::string, Tensor> by_name;
-  for (size_t i = 0; i < tensors.size(); ++i) by_name.emplace(state_->value(program.outputs[i]).name, std::move(tensors[i]));
+  for (size_t i = 0; i < tensors.size(); ++i)
+    by_name.emplace(state_->value(program.outputs[i]).name, std::move(tensors[i]));
   return by_name;
 }
 
 Tensor IntegerNetwork::run_node(size_t node, std::span<const Input> inputs) const {
   require(node < graph().nodes.size(), "run_node: node must be in [0, {}), got {}", graph().nodes.size(), node);
   const ir::Node& found = graph().nodes[node];
-  require(inputs.size() == found.inputs.size(), "run_node: node '{}' takes {} inputs, got {}", found.name, found.inputs.size(), inputs.size());
+  require(inputs.size() == found.inputs.size(), "run_node: node '{}' takes {} inputs, got {}", found.name,
+          found.inputs.size(), inputs.size());
   Program program{{node}, {}, {found.output}};
   std::vector<Input> distinct;
   for (size_t i = 0; i < inputs.size(); ++i) {

@@ -1,12 +1,14 @@
 #pragma once
 // A network that runs in integers: an ir::Graph with its weights packed for the kernels of one instruction set.
 //
-// Values of four dimensions lie in memory as NHWC, others row-major; tensors that enter and leave are contiguous in their logical order
-// ([N, C, H, W] for images). For each set of input shapes a plan is made once (shapes, kernels' scratch, one arena in which buffers
-// share memory when their lifetimes allow) and kept for the last few; running a plan allocates nothing inside a layer.
+// Values of four dimensions lie in memory as NHWC, others row-major; tensors that enter and leave are contiguous in
+// their logical order ([N, C, H, W] for images). For each set of input shapes a plan is made once (shapes, kernels'
+// scratch, one arena in which buffers share memory when their lifetimes allow) and kept for the last few; running a
+// plan allocates nothing inside a layer.
 //
-// Thread safety: a network is immutable after construction. Any number of threads may call any member at once: each run has an arena
-// of its own, and the workers serve one run at a time; a run that finds them busy computes on its own thread.
+// Thread safety: a network is immutable after construction. Any number of threads may call any member at once: each run
+// has an arena of its own, and the workers serve one run at a time; a run that finds them busy computes on its own
+// thread.
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -54,8 +56,9 @@ class IntegerNetwork {
   std::string_view isa() const;
   int num_threads() const;
 
-  /// Inputs in the order of graph().inputs: float values for a real input, codes in [0, quant_max] for one of codes. NaN in a real input
-  /// is an Error, infinities saturate. Throws Error naming the input, or the node that cannot take its input's shape.
+  /// Inputs in the order of graph().inputs: float values for a real input, codes in [0, quant_max] for one of codes.
+  /// NaN in a real input is an Error, infinities saturate. Throws Error naming the input, or the node that cannot take
+  /// its input's shape.
   std::vector<Tensor> run(std::span<const Input> inputs) const;
 
   /// The same into the caller's memory: one pointer for each of graph().outputs, of that value's kind.
@@ -64,7 +67,8 @@ class IntegerNetwork {
   /// Runs the network and returns the codes or accumulators of every value that is not real, by name.
   std::map<std::string, Tensor> capture(std::span<const Input> inputs) const;
 
-  /// Runs one node on its own: an input for each of graph().nodes[node].inputs (of a value listed twice, the first counts).
+  /// Runs one node on its own: an input for each of graph().nodes[node].inputs (of a value listed twice, the first
+  /// counts).
   Tensor run_node(size_t node, std::span<const Input> inputs) const;
 
   /// Index of the node called `name`; throws Error where there is none.
@@ -75,8 +79,8 @@ class IntegerNetwork {
   /// Bytes of the arena that a run with these shapes needs: activations and scratch.
   int64_t arena_bytes(const std::vector<ir::Shape>& input_shapes) const;
 
-  /// Name of the kernel that runs a node: a row of a kernel table, or "view" or "copy" where codes are only moved (a reshape is a view
-  /// unless its codes lie in another order).
+  /// Name of the kernel that runs a node: a row of a kernel table, or "view" or "copy" where codes are only moved (a
+  /// reshape is a view unless its codes lie in another order).
   std::string_view kernel_name(size_t node) const;
 
   /// Bytes of a node's weights as its kernel wants them.

@@ -20,7 +20,8 @@ constexpr int64_t cost_worth_threads = 20000;
 
 class PlanMaker {
  public:
-  PlanMaker(const ir::Graph& graph, std::span<const std::unique_ptr<NodeKernel>> kernels, const Request& request, int num_threads)
+  PlanMaker(const ir::Graph& graph, std::span<const std::unique_ptr<NodeKernel>> kernels, const Request& request,
+            int num_threads)
       : graph_(graph),
         kernels_(kernels),
         request_(request),
@@ -92,7 +93,8 @@ class PlanMaker {
   }
 
   void touch(int32_t buffer) {
-    if (buffer >= external_) plan_.arena_buffers[static_cast<size_t>(buffer - external_)].last = static_cast<int64_t>(plan_.steps.size());
+    if (buffer >= external_)
+      plan_.arena_buffers[static_cast<size_t>(buffer - external_)].last = static_cast<int64_t>(plan_.steps.size());
   }
 
   // --- steps ---
@@ -101,7 +103,8 @@ class PlanMaker {
     for (const View& operand : operands) touch(operand.buffer);
     if (step.items == 0) return;  // an empty tensor
     Plan::PlannedStep planned{std::move(step), node_, -1, 0, 1};
-    if (planned.step.cost >= cost_worth_threads) planned.threads = static_cast<int>(std::min<int64_t>(num_threads_, planned.step.items));
+    if (planned.step.cost >= cost_worth_threads)
+      planned.threads = static_cast<int>(std::min<int64_t>(num_threads_, planned.step.items));
     if (planned.step.scratch_bytes > 0) {
       constexpr size_t unit = kernels::memory_alignment;
       planned.scratch_stride = static_cast<int64_t>((planned.step.scratch_bytes + unit - 1) / unit * unit);
@@ -126,7 +129,8 @@ class PlanMaker {
 
   View external_output(ValueId id) const {
     const auto position = std::find(request_.outputs.begin(), request_.outputs.end(), id) - request_.outputs.begin();
-    return dense(static_cast<int32_t>(request_.inputs.size()) + static_cast<int32_t>(position), shape(id), Order::row_major);
+    return dense(static_cast<int32_t>(request_.inputs.size()) + static_cast<int32_t>(position), shape(id),
+                 Order::row_major);
   }
 
   // --- nodes that compute ---
@@ -147,8 +151,8 @@ class PlanMaker {
     if (!step) {
       for (size_t i = 0; i < inputs.size(); ++i) inputs[i] = usual_copy(node.inputs[i], kernel, shape(node.output));
       step = kernel.bind(inputs, output);
-      require(step.has_value(), "run: node '{}' ({}) cannot take its input of shape {}", node.name, ir::kind_name(node.operation),
-              fmt::join(inputs[0].shape, "x"));
+      require(step.has_value(), "run: node '{}' ({}) cannot take its input of shape {}", node.name,
+              ir::kind_name(node.operation), fmt::join(inputs[0].shape, "x"));
     }
     return add_node_step(std::move(*step), inputs, output);
   }
@@ -266,8 +270,8 @@ class PlanMaker {
   const int num_threads_;
   const int32_t external_;  // buffers of the caller
   std::vector<size_t> nodes_;
-  std::vector<ir::Shape> shapes_;            // by ValueId
-  std::vector<std::optional<View>> views_;   // by ValueId
+  std::vector<ir::Shape> shapes_;           // by ValueId
+  std::vector<std::optional<View>> views_;  // by ValueId
   std::map<std::pair<ValueId, Order>, View> copies_;
   std::map<ValueId, Part> parts_;
   std::map<ValueId, View> concats_;
@@ -277,7 +281,8 @@ class PlanMaker {
 
 }  // namespace
 
-Plan make_plan(const ir::Graph& graph, std::span<const std::unique_ptr<NodeKernel>> kernels, const Request& request, int num_threads) {
+Plan make_plan(const ir::Graph& graph, std::span<const std::unique_ptr<NodeKernel>> kernels, const Request& request,
+               int num_threads) {
   return PlanMaker(graph, kernels, request, num_threads).make();
 }
 
@@ -288,12 +293,14 @@ void run_plan(const Plan& plan, const ir::Graph& graph, std::span<std::byte* con
   const Memory memory{buffers.data(), &found_nan};
   for (const Plan::PlannedStep& planned : plan.steps) {
     std::byte* scratch = planned.scratch_buffer < 0 ? nullptr : buffers[static_cast<size_t>(planned.scratch_buffer)];
-    const auto body = [&](Range items, int worker) { planned.step.run(memory, items, scratch + worker * planned.scratch_stride); };
+    const auto body = [&](Range items, int worker) {
+      planned.step.run(memory, items, scratch + worker * planned.scratch_stride);
+    };
     ThreadPool::shared().parallel_for(planned.step.items, planned.threads, std::ref(body));
     if (found_nan) {
       const ir::Node& node = graph.nodes[planned.node];
-      fail("run: input '{}' must not hold NaN, got one where node '{}' quantizes it", graph.values[static_cast<size_t>(node.inputs[0])].name,
-           node.name);
+      fail("run: input '{}' must not hold NaN, got one where node '{}' quantizes it",
+           graph.values[static_cast<size_t>(node.inputs[0])].name, node.name);
     }
   }
 }

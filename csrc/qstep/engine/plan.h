@@ -23,9 +23,9 @@ struct Request {
 struct Plan {
   struct PlannedStep {
     Step step;
-    size_t node;                ///< the node that it belongs to
-    int32_t scratch_buffer;     ///< -1: none
-    int64_t scratch_stride;     ///< bytes from one thread's scratch to the next
+    size_t node;             ///< the node that it belongs to
+    int32_t scratch_buffer;  ///< -1: none
+    int64_t scratch_stride;  ///< bytes from one thread's scratch to the next
     int threads;
   };
 
@@ -36,7 +36,8 @@ struct Plan {
 };
 
 /// Throws Error naming the node that cannot take its input's shape.
-Plan make_plan(const ir::Graph& graph, std::span<const std::unique_ptr<NodeKernel>> kernels, const Request& request, int num_threads);
+Plan make_plan(const ir::Graph& graph, std::span<const std::unique_ptr<NodeKernel>> kernels, const Request& request,
+               int num_threads);
 
 /// Runs a plan. `external` are the addresses of inputs and outputs. Throws Error where a float input holds NaN.
 void run_plan(const Plan& plan, const ir::Graph& graph, std::span<std::byte* const> external, const Arena& arena);

@@ -40,7 +40,13 @@ void ThreadPool::parallel_for(int64_t items, int threads, const Body& body) {
     body({0, items}, 0);
     return;
   }
-  Job job{body, items, std::min(items, threads * ranges_per_thread), static_cast<int>(std::min<int64_t>(threads, items)) - 1, 0, {}, 0};
+  Job job{body,
+          items,
+          std::min(items, threads * ranges_per_thread),
+          static_cast<int>(std::min<int64_t>(threads, items)) - 1,
+          0,
+          {},
+          0};
   start_workers(job.helpers_wanted);
   {
     const std::lock_guard lock(mutex_);

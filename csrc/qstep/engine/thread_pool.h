@@ -1,5 +1,6 @@
 #pragma once
-// Worker threads that sleep until there is work: they never spin, so idle workers cost nothing and busy machines stay fair.
+// Worker threads that sleep until there is work: they never spin, so idle workers cost nothing and busy machines stay
+// fair.
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -21,8 +22,9 @@ class ThreadPool {
   /// The one pool of the process. Its threads start when they are first needed and live as long as the process.
   static ThreadPool& shared();
 
-  /// Splits [0, items) into ranges and runs them on up to `threads` threads, the caller's among them. Returns when all are done and
-  /// rethrows the first exception. A call that finds the pool busy (from another thread), or in a forked child, runs on its own thread.
+  /// Splits [0, items) into ranges and runs them on up to `threads` threads, the caller's among them. Returns when all
+  /// are done and rethrows the first exception. A call that finds the pool busy (from another thread), or in a forked
+  /// child, runs on its own thread.
   void parallel_for(int64_t items, int threads, const Body& body);
 
   ThreadPool(const ThreadPool&) = delete;

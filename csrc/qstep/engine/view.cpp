@@ -65,7 +65,8 @@ View broadcast(const View& view, const Shape& shape) {
 std::optional<View> reshaped(const View& view, const Shape& shape) {
   View result{view.buffer, view.offset, shape, Strides(shape.size(), 1)};
   if (std::find(shape.begin(), shape.end(), 0) != shape.end()) return result;  // no elements, no order
-  // Both shapes fall into groups of dimensions with equal products. Within a group the old dimensions must be evenly strided.
+  // Both shapes fall into groups of dimensions with equal products. Within a group the old dimensions must be evenly
+  // strided.
   size_t from = 0;
   size_t to = 0;
   while (from < view.shape.size() || to < shape.size()) {

@@ -1,6 +1,6 @@
 #pragma once
-// A value in memory: a buffer, and a stride for each of its logical dimensions. Permuting, slicing and most reshaping make another view
-// of the same buffer.
+// A value in memory: a buffer, and a stride for each of its logical dimensions. Permuting, slicing and most reshaping
+// make another view of the same buffer.
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
@@ -45,8 +45,8 @@ std::optional<View> reshaped(const View& view, const Shape& shape);
 /// The view [N, C, H, W] as the kernels of images see it; nothing where the channels of a pixel are not contiguous.
 std::optional<kernels::ImageLayout> image_layout(const View& view);
 
-/// Operands of one shape walked together: dimensions of size 1 dropped, the rest sorted by the strides of the first operand and merged
-/// wherever all operands allow it.
+/// Operands of one shape walked together: dimensions of size 1 dropped, the rest sorted by the strides of the first
+/// operand and merged wherever all operands allow it.
 struct Walk {
   Shape sizes;                   ///< outermost first; at least one dimension
   std::vector<Strides> strides;  ///< by operand, by dimension

@@ -1,6 +1,6 @@
 #pragma once
-// Integer codes at their true width: code i occupies bits [i * bit_width, (i + 1) * bit_width) of the stream, bit k of the stream is
-// bit k % 8 of byte k / 8, and the last byte is filled with zeros. Signed codes are two's complement.
+// Integer codes at their true width: code i occupies bits [i * bit_width, (i + 1) * bit_width) of the stream, bit k of
+// the stream is bit k % 8 of byte k / 8, and the last byte is filled with zeros. Signed codes are two's complement.
 #include <cstdint>
 #include <span>
 #include <vector>

@@ -33,7 +33,8 @@ inline constexpr Dtype dtype_of<int32_t> = Dtype::i32;
 template <>
 inline constexpr Dtype dtype_of<double> = Dtype::f64;
 
-/// Reads the fields of one JSON object, each exactly once, and the tensors of the value or node `name`, which it takes out of the map.
+/// Reads the fields of one JSON object, each exactly once, and the tensors of the value or node `name`, which it takes
+/// out of the map.
 class Reader {
  public:
   Reader(const Json& object, std::string path, std::string name, Tensors& tensors)
@@ -76,21 +77,22 @@ class Reader {
     tensor("multiplier", mantissas);
     tensor("shift", shifts);
     require(!mantissas.empty() && mantissas.size() == shifts.size(),
-            "checkpoint: tensor '{}.shift': must have as many elements as '{}.multiplier', at least 1, got {} and {}", name_, name_,
-            shifts.size(), mantissas.size());
+            "checkpoint: tensor '{}.shift': must have as many elements as '{}.multiplier', at least 1, got {} and {}",
+            name_, name_, shifts.size(), mantissas.size());
     for (size_t i = 0; i < shifts.size(); ++i) multipliers.push_back({mantissas[i], shifts[i]});
   }
 
   void codes(Weight& weight) {
-    require(weight.bit_width >= 2 && weight.bit_width <= 8, "checkpoint: {}: must be in [2, 8], got {}", at("bit_width"),
-            weight.bit_width);
+    require(weight.bit_width >= 2 && weight.bit_width <= 8, "checkpoint: {}: must be in [2, 8], got {}",
+            at("bit_width"), weight.bit_width);
     const int64_t count = element_count(weight.shape, fmt::format("checkpoint: {}", at("shape")));
     const StoredTensor stored = take_tensor("weight", Dtype::u8);
     const int64_t bytes = packed_size(count, weight.bit_width);
-    require(static_cast<int64_t>(stored.bytes.size()) == bytes, "checkpoint: tensor '{}.weight': {} codes of {} bits take {} bytes, got {}",
-            name_, count, weight.bit_width, bytes, stored.bytes.size());
-    require(has_zero_fill(stored.bytes, count, weight.bit_width), "checkpoint: tensor '{}.weight': the bits after the last code must be 0",
-            name_);
+    require(static_cast<int64_t>(stored.bytes.size()) == bytes,
+            "checkpoint: tensor '{}.weight': {} codes of {} bits take {} bytes, got {}", name_, count, weight.bit_width,
+            bytes, stored.bytes.size());
+    require(has_zero_fill(stored.bytes, count, weight.bit_width),
+            "checkpoint: tensor '{}.weight': the bits after the last code must be 0", name_);
     weight.codes = unpack_bits(stored.bytes, count, weight.bit_width, weight.is_signed);
   }
 
@@ -114,7 +116,8 @@ class Reader {
 
  private:
   static int64_t read_integer(const Json& json, const std::string& path, int64_t low, int64_t high) {
-    const bool fits = json.is_number_integer() && (!json.is_number_unsigned() || json.get<uint64_t>() <= static_cast<uint64_t>(INT64_MAX));
+    const bool fits = json.is_number_integer() &&
+                      (!json.is_number_unsigned() || json.get<uint64_t>() <= static_cast<uint64_t>(INT64_MAX));
     require(fits, "checkpoint: {}: must be an integer of 64 bits", path);
     const auto value = json.get<int64_t>();
     require(value >= low && value <= high, "checkpoint: {}: must be in [{}, {}], got {}", path, low, high, value);
@@ -155,13 +158,14 @@ class Reader {
 
   template <class T>
   static void read(const Json& json, const std::string& path, std::vector<T>& field) {
-    require(json.is_array() && json.size() <= max_rank, "checkpoint: {}: must be an array of at most {} integers", path, max_rank);
+    require(json.is_array() && json.size() <= max_rank, "checkpoint: {}: must be an array of at most {} integers", path,
+            max_rank);
     field.resize(json.size());
     for (size_t i = 0; i < field.size(); ++i) read(json[i], path, field[i]);
   }
 
   template <class Enumeration>
-    requires std::is_enum_v<Enumeration>
+  requires std::is_enum_v<Enumeration>
   static void read(const Json& json, const std::string& path, Enumeration& field) {
     std::string name;
     read(json, path, name);
@@ -179,9 +183,10 @@ class Reader {
     const auto taken = tensors_.extract(name_ + "." + suffix);
     require(!taken.empty(), "checkpoint: tensor '{}.{}' is missing", name_, suffix);
     const StoredTensor& tensor = taken.mapped();
-    require(tensor.dtype == dtype, "checkpoint: tensor '{}.{}': dtype must be {}, got {}", name_, suffix, dtype_name(dtype),
-            dtype_name(tensor.dtype));
-    require(tensor.shape.size() == 1, "checkpoint: tensor '{}.{}': must have one dimension, got {}", name_, suffix, tensor.shape.size());
+    require(tensor.dtype == dtype, "checkpoint: tensor '{}.{}': dtype must be {}, got {}", name_, suffix,
+            dtype_name(dtype), dtype_name(tensor.dtype));
+    require(tensor.shape.size() == 1, "checkpoint: tensor '{}.{}': must have one dimension, got {}", name_, suffix,
+            tensor.shape.size());
     return tensor;
   }
 
@@ -229,7 +234,8 @@ class GraphReader {
     int64_t version = 0;
     top_("format_version", version);
     require(version >= 1 && version <= format_version,
-            "checkpoint: graph.format_version: this build (qstep " QSTEP_VERSION ") reads versions 1 to {}, the file has version {}",
+            "checkpoint: graph.format_version: this build (qstep " QSTEP_VERSION
+            ") reads versions 1 to {}, the file has version {}",
             format_version, version);
   }
 
@@ -254,7 +260,8 @@ class GraphReader {
       node.output = find(node.name, reader.at("name"));
       std::string kind;
       reader("kind", kind);
-      node.operation = make_operation(kind, reader.at("kind"), std::make_index_sequence<std::variant_size_v<Operation>>());
+      node.operation =
+          make_operation(kind, reader.at("kind"), std::make_index_sequence<std::variant_size_v<Operation>>());
       node.inputs = read_names(reader.take("inputs"), reader.at("inputs"));
       std::visit([&](auto& operation) { fields(reader, operation); }, node.operation);
       reader.finish();
@@ -301,7 +308,8 @@ Graph read_graph(std::span<const uint8_t> bytes) {
   const Json json = parse_json(metadata["graph"], "checkpoint: __metadata__.graph");
   Graph graph = GraphReader(json, container.tensors).read();
   require(metadata.size() == 2, "checkpoint: __metadata__: only the fields 'format' and 'graph' are known");
-  for (const auto& [name, tensor] : container.tensors) fail("checkpoint: tensor '{}' belongs to no node", name.substr(0, 200));
+  for (const auto& [name, tensor] : container.tensors)
+    fail("checkpoint: tensor '{}' belongs to no node", name.substr(0, 200));
   validate(graph);
   return graph;
 }

@@ -111,7 +111,8 @@ std::vector<uint8_t> to_bytes(const Graph& graph) {
   }
   json["nodes"] = OrderedJson::array();
   for (const Node& node : graph.nodes) {
-    OrderedJson entry = {{"name", node.name}, {"kind", kind_name(node.operation)}, {"inputs", names(graph, node.inputs)}};
+    OrderedJson entry = {
+        {"name", node.name}, {"kind", kind_name(node.operation)}, {"inputs", names(graph, node.inputs)}};
     Writer writer(entry, node.name, tensors);
     std::visit([&](const auto& operation) { fields(writer, operation); }, node.operation);
     json["nodes"].push_back(std::move(entry));

@@ -1,6 +1,6 @@
 #pragma once
-// What a checkpoint stores of each structure: one list of fields, which its writer and its reader both walk. docs/format.md says what
-// each means.
+// What a checkpoint stores of each structure: one list of fields, which its writer and its reader both walk.
+// docs/format.md says what each means.
 //
 // An archive offers: archive(key, field) for numbers, strings, lists and enumerations; archive.object(key, structure);
 // archive.optional_object(key, structure), absent where it equals its default; and, for what is stored as a tensor,

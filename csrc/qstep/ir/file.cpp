@@ -72,7 +72,8 @@ void write_all(int fd, std::span<const uint8_t> bytes, const fs::path& path) {
   }
 }
 
-// Makes a rename survive a power loss. Some file systems cannot sync a folder (EINVAL): then there is nothing more to do.
+// Makes a rename survive a power loss. Some file systems cannot sync a folder (EINVAL): then there is nothing more to
+// do.
 void sync_folder(const fs::path& folder) {
   Descriptor descriptor(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   require_system(descriptor.get() >= 0, "cannot open the folder", folder);
@@ -106,9 +107,11 @@ FileContent read_file(const fs::path& path, uint64_t largest) {
 void write_file_atomically(const fs::path& path, std::span<const uint8_t> bytes) {
   std::error_code error;
   const fs::path target = fs::is_symlink(path, error) ? fs::weakly_canonical(path, error) : path;
-  require(!error || error == std::errc::no_such_file_or_directory, "cannot write '{}': {}", path.string(), error.message());
+  require(!error || error == std::errc::no_such_file_or_directory, "cannot write '{}': {}", path.string(),
+          error.message());
   const auto status = fs::status(target, error);
-  require(!fs::exists(status) || fs::is_regular_file(status), "cannot write '{}': it exists and is not a regular file", path.string());
+  require(!fs::exists(status) || fs::is_regular_file(status), "cannot write '{}': it exists and is not a regular file",
+          path.string());
   const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
 
   fs::path temporary;

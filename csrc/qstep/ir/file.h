@@ -13,11 +13,12 @@ struct FileContent {
   std::span<const uint8_t> bytes() const { return {data.get(), size}; }
 };
 
-/// The bytes of a regular file. Throws Error naming the path and the reason; larger files than `largest` are refused unread.
+/// The bytes of a regular file. Throws Error naming the path and the reason; larger files than `largest` are refused
+/// unread.
 FileContent read_file(const std::filesystem::path& path, uint64_t largest);
 
-/// Replaces `path` by `bytes`, or leaves it as it was: a temporary file beside it is written, synced and renamed. Throws Error naming the
-/// path, the step and the system's reason; no temporary file stays behind.
+/// Replaces `path` by `bytes`, or leaves it as it was: a temporary file beside it is written, synced and renamed.
+/// Throws Error naming the path, the step and the system's reason; no temporary file stays behind.
 void write_file_atomically(const std::filesystem::path& path, std::span<const uint8_t> bytes);
 
 }  // namespace qstep::ir

@@ -1,9 +1,10 @@
 #pragma once
 // The integer network as data: a list of nodes over named values, free of torch and of any kernel's layout.
 //
-// A value is a tensor of codes with a Grid, or the float input, a float output, or the int32 accumulators of a last layer.
-// Shapes are logical: images are [N, C, H, W] whatever the memory layout of the engine. Activation grids are unsigned: quant_min 0,
-// quant_max in [1, 255], zero_point in [0, quant_max]. Every node's integer definition is in docs/numerics.md.
+// A value is a tensor of codes with a Grid, or the float input, a float output, or the int32 accumulators of a last
+// layer. Shapes are logical: images are [N, C, H, W] whatever the memory layout of the engine. Activation grids are
+// unsigned: quant_min 0, quant_max in [1, 255], zero_point in [0, quant_max]. Every node's integer definition is in
+// docs/numerics.md.
 #include <cstdint>
 #include <span>
 #include <string>
@@ -39,9 +40,10 @@ enum class ValueKind : uint8_t {
 struct Value {
   std::string name;  ///< unique in the graph: the layer that produced it, as the training model calls it
   ValueKind kind = ValueKind::codes;
-  Grid grid;                   ///< codes only
-  std::vector<double> scales;  ///< accumulator only: one per channel (dim 1 of a convolution's output, the last of a linear's)
-  Shape shape;                 ///< the shape seen when the network was converted; dim 0 is the batch. Information, not a limit.
+  Grid grid;  ///< codes only
+  std::vector<double>
+      scales;   ///< accumulator only: one per channel (dim 1 of a convolution's output, the last of a linear's)
+  Shape shape;  ///< the shape seen when the network was converted; dim 0 is the batch. Information, not a limit.
   friend bool operator==(const Value&, const Value&) = default;
 };
 
@@ -62,7 +64,7 @@ struct Weight {
 /// clamp(requantize(acc) + zero_point of the output grid, clamp_min, clamp_max).
 struct Requantize {
   std::vector<Multiplier> multipliers;  ///< empty: none, the accumulators are the output, and there is nothing to clamp
-  int32_t clamp_min = 0;    ///< a fused ReLU raises it, in output codes
+  int32_t clamp_min = 0;                ///< a fused ReLU raises it, in output codes
   int32_t clamp_max = 255;
   friend bool operator==(const Requantize&, const Requantize&) = default;
 };
@@ -92,8 +94,9 @@ struct Linear {
   friend bool operator==(const Linear&, const Linear&) = default;
 };
 
-/// Two inputs of one rank, the second broadcast over dimensions where its size is 1. With c = q - zero_code of each input:
-/// t = product * c_a * c_b + left * c_a + right * c_b + constant;  q = shift_right_half_even(t, shift) + zero_point, clamped.
+/// Two inputs of one rank, the second broadcast over dimensions where its size is 1. With c = q - zero_code of each:
+/// t = product * c_a * c_b + left * c_a + right * c_b + constant;
+/// q = shift_right_half_even(t, shift) + zero_point, clamped.
 /// Addition has product = 0. |product| < 2^36, |left|, |right| < 2^46, |constant| < 2^53 and the whole sum < 2^53.
 struct Bilinear {
   enum class Operation : uint8_t { add, multiply } operation = Operation::add;  ///< what it came from; for readers
@@ -114,8 +117,9 @@ struct Lookup {
   friend bool operator==(const Lookup&, const Lookup&) = default;
 };
 
-/// Largest code of each window; padding never wins. Output grid = input grid. Each padding is less than the window's extent. With
-/// ceil_mode the last window may overhang the padded image, but starts inside the image or the padding before it.
+/// Largest code of each window; padding never wins. Output grid = input grid. Each padding is less than the window's
+/// extent. With ceil_mode the last window may overhang the padded image, but starts inside the image or the padding
+/// before it.
 struct MaxPool2d {
   Window window;
   bool ceil_mode = false;
@@ -124,16 +128,18 @@ struct MaxPool2d {
 
 /// Mean of each window on the output grid, one rounding, for any count n of taps:
 /// q = divide_half_even(multiplier * sum(c) + n * constant, n << shift) + zero_point, clamped; c = q_x - zero_code.
-/// n counts the taps inside the image, with count_include_pad also those in its padding (where c is 0), never those beyond.
-/// n << shift <= 2^62 and n * (255 * |multiplier| + |constant|) < 2^62. dilation is 1. Window sizes as for MaxPool2d.
+/// n counts the taps inside the image, with count_include_pad also those in its padding (where c is 0), never those
+/// beyond. n << shift <= 2^62 and n * (255 * |multiplier| + |constant|) < 2^62. dilation is 1. Window sizes as for
+/// MaxPool2d.
 struct AvgPool2d {
   Window window;
   bool ceil_mode = false;
   bool count_include_pad = true;
-  bool adaptive = false;          ///< then output_size rules, window i of o covers [floor(i*s/o), ceil((i+1)*s/o)), `window` is unused
+  bool adaptive =
+      false;  ///< then output_size rules, window i of o covers [floor(i*s/o), ceil((i+1)*s/o)), `window` is unused
   int32_t output_size[2] = {1, 1};  ///< adaptive only; 0 keeps the input's size
-  int32_t multiplier = 0;         ///< 24-bit mantissa of scale_in / scale_out: magnitude below 2^24
-  int64_t constant = 0;           ///< (residual_in - offset_out) / scale_out in units of 2^-shift
+  int32_t multiplier = 0;           ///< 24-bit mantissa of scale_in / scale_out: magnitude below 2^24
+  int64_t constant = 0;             ///< (residual_in - offset_out) / scale_out in units of 2^-shift
   int32_t shift = 0;
   int32_t clamp_min = 0;
   int32_t clamp_max = 255;
@@ -170,7 +176,8 @@ struct Dequantize {
   friend bool operator==(const Dequantize&, const Dequantize&) = default;
 };
 
-using Operation = std::variant<Quantize, Conv2d, Linear, Bilinear, Lookup, MaxPool2d, AvgPool2d, Concat, Reshape, Permute, Slice, Dequantize>;
+using Operation = std::variant<Quantize, Conv2d, Linear, Bilinear, Lookup, MaxPool2d, AvgPool2d, Concat, Reshape,
+                               Permute, Slice, Dequantize>;
 
 struct Node {
   std::string name;  ///< unique; equals its output value's name
@@ -183,7 +190,7 @@ struct Node {
 struct Graph {
   RequantPolicy policy = RequantPolicy::exact;
   std::vector<Value> values;
-  std::vector<Node> nodes;  ///< in the order of execution
+  std::vector<Node> nodes;       ///< in the order of execution
   std::vector<ValueId> inputs;   ///< real or codes
   std::vector<ValueId> outputs;  ///< of any kind, each made by a node
   friend bool operator==(const Graph&, const Graph&) = default;
@@ -192,17 +199,19 @@ struct Graph {
 /// The node's operation as the checkpoint and `summary` spell it: "conv2d", "max_pool2d", ...
 const char* kind_name(const Operation& operation);
 
-/// Checks every invariant stated in this file: names, references, order, kinds, ranges, sizes, and that no int32 accumulator
-/// can overflow (from the actual weights). Throws Error naming the node and the field.
+/// Checks every invariant stated in this file: names, references, order, kinds, ranges, sizes, and that no int32
+/// accumulator can overflow (from the actual weights). Throws Error naming the node and the field.
 void validate(const Graph& graph);
 
-/// The shape that a node of a valid graph makes from its inputs' shapes. Throws Error naming the node where it cannot take them.
+/// The shape that a node of a valid graph makes from its inputs' shapes. Throws Error naming the node where it cannot
+/// take them.
 Shape output_shape(const Node& node, std::span<const Shape> input_shapes);
 
 /// output_shape node by node: the shape of each value for these input shapes, indexed by ValueId.
 std::vector<Shape> infer_shapes(const Graph& graph, const std::vector<Shape>& input_shapes);
 
-/// Product of the sizes; throws Error naming `what` unless there are at most max_rank sizes, all >= 0, of product <= max_elements.
+/// Product of the sizes; throws Error naming `what` unless there are at most max_rank sizes, all >= 0, of product <=
+/// max_elements.
 int64_t element_count(const Shape& shape, std::string_view what);
 
 }  // namespace qstep::ir

@@ -28,8 +28,8 @@ class ShapeRule {
   }
 
   Shape operator()(const Linear& linear) const {
-    check(!input().empty() && input().back() == linear.weight.shape[1], "input must have {} as its last size, got shape {}",
-          linear.weight.shape[1], to_text(input()));
+    check(!input().empty() && input().back() == linear.weight.shape[1],
+          "input must have {} as its last size, got shape {}", linear.weight.shape[1], to_text(input()));
     Shape shape = input();
     shape.back() = linear.weight.shape[0];
     return shape;
@@ -40,7 +40,8 @@ class ShapeRule {
     const Shape& right = inputs_[1];
     bool fits = left.size() == right.size();
     for (size_t i = 0; fits && i < left.size(); ++i) fits = right[i] == left[i] || right[i] == 1;
-    check(fits, "the second input must have the sizes of the first or 1, got shapes {} and {}", to_text(left), to_text(right));
+    check(fits, "the second input must have the sizes of the first or 1, got shapes {} and {}", to_text(left),
+          to_text(right));
     return left;
   }
 
@@ -75,7 +76,8 @@ class ShapeRule {
     for (const Shape& other : inputs_.subspan(1)) {
       bool fits = other.size() == shape.size();
       for (size_t i = 0; fits && i < shape.size(); ++i) fits = i == axis || other[i] == shape[i];
-      check(fits, "inputs must have equal shapes but for axis {}, got {} and {}", axis, to_text(input()), to_text(other));
+      check(fits, "inputs must have equal shapes but for axis {}, got {} and {}", axis, to_text(input()),
+            to_text(other));
       shape[axis] += other[axis];
     }
     return shape;
@@ -88,7 +90,8 @@ class ShapeRule {
     int64_t* unknown = nullptr;
     for (size_t i = 0; i < shape.size(); ++i) {
       if (shape[i] == 0) {
-        check(i < input().size(), "shape {} keeps size {} of an input of shape {}", to_text(op.shape), i, to_text(input()));
+        check(i < input().size(), "shape {} keeps size {} of an input of shape {}", to_text(op.shape), i,
+              to_text(input()));
         shape[i] = std::exchange(rest[i], 1);
       } else if (shape[i] == -1) {
         unknown = &shape[i];
@@ -105,7 +108,8 @@ class ShapeRule {
   }
 
   Shape operator()(const Permute& op) const {
-    check(op.order.size() == input().size(), "order has {} dimensions, the input has shape {}", op.order.size(), to_text(input()));
+    check(op.order.size() == input().size(), "order has {} dimensions, the input has shape {}", op.order.size(),
+          to_text(input()));
     Shape shape;
     for (const int32_t from : op.order) shape.push_back(input()[static_cast<size_t>(from)]);
     return shape;
@@ -114,7 +118,8 @@ class ShapeRule {
   Shape operator()(const Slice& op) const {
     Shape shape = input();
     const auto axis = checked_axis(op.axis);
-    check(op.stop <= shape[axis], "stop must be at most {}, the input's size along axis {}, got {}", shape[axis], axis, op.stop);
+    check(op.stop <= shape[axis], "stop must be at most {}, the input's size along axis {}, got {}", shape[axis], axis,
+          op.stop);
     shape[axis] = op.stop - op.start;
     return shape;
   }
@@ -127,7 +132,9 @@ class ShapeRule {
     require_at(node_, condition, message, std::forward<Args>(args)...);
   }
 
-  void expect_image() const { check(input().size() == 4, "input must have shape [N, C, H, W], got {}", to_text(input())); }
+  void expect_image() const {
+    check(input().size() == 4, "input must have shape [N, C, H, W], got {}", to_text(input()));
+  }
 
   size_t checked_axis(int32_t axis) const {
     const auto position = static_cast<size_t>(axis);
@@ -145,8 +152,8 @@ class ShapeRule {
   int64_t window_size(const Window& window, int axis, LastWindow last) const {
     const int64_t size = input()[2 + axis];
     int64_t count = core::output_size(window, axis, size);
-    check(size >= 1 && count >= 1, "a window of {} along {} does not fit an input of shape {}", core::window_extent(window, axis),
-          axis == 0 ? "height" : "width", to_text(input()));
+    check(size >= 1 && count >= 1, "a window of {} along {} does not fit an input of shape {}",
+          core::window_extent(window, axis), axis == 0 ? "height" : "width", to_text(input()));
     const int64_t stride = window.stride[axis];
     const int64_t covered = (count - 1) * stride + core::window_extent(window, axis);
     const bool rest = covered < size + window.padding[axis] + window.padding[2 + axis];
@@ -163,8 +170,8 @@ class ShapeRule {
         const int64_t start = i * window.stride[axis] - window.padding[axis];
         const int64_t skipped = start < 0 ? (-start + dilation - 1) / dilation : 0;  // taps before the image
         check(skipped < window.kernel[axis] && start + skipped * dilation < size,
-              "window {} along {} lies entirely in the padding of an input of shape {}", i, axis == 0 ? "height" : "width",
-              to_text(input()));
+              "window {} along {} lies entirely in the padding of an input of shape {}", i,
+              axis == 0 ? "height" : "width", to_text(input()));
       }
     }
   }
@@ -182,8 +189,8 @@ Shape output_shape(const Node& node, std::span<const Shape> input_shapes) {
 }
 
 std::vector<Shape> infer_shapes(const Graph& graph, const std::vector<Shape>& input_shapes) {
-  require(input_shapes.size() == graph.inputs.size(), "graph: expected the shapes of {} inputs, got {}", graph.inputs.size(),
-          input_shapes.size());
+  require(input_shapes.size() == graph.inputs.size(), "graph: expected the shapes of {} inputs, got {}",
+          graph.inputs.size(), input_shapes.size());
   std::vector<Shape> shapes(graph.values.size());
   for (size_t i = 0; i < input_shapes.size(); ++i) {
     const auto id = static_cast<size_t>(graph.inputs[i]);

@@ -14,7 +14,8 @@ std::string to_text(const Shape& shape);  ///< "[1, 3, 32, 32]"
 template <class... Args>
 void require_at(const Node& node, bool condition, fmt::format_string<Args...> message, Args&&... args) {
   if (!condition) [[unlikely]] {
-    fail("graph: node '{}' ({}): {}", node.name, kind_name(node.operation), fmt::format(message, std::forward<Args>(args)...));
+    fail("graph: node '{}' ({}): {}", node.name, kind_name(node.operation),
+         fmt::format(message, std::forward<Args>(args)...));
   }
 }
 

@@ -35,7 +35,8 @@ Dtype dtype_from_name(const std::string& name, const std::string& field) {
 
 // An array of integers >= 0 that fit int64.
 std::vector<int64_t> read_sizes(const Json& json, const std::string& field, size_t most) {
-  require(json.is_array() && json.size() <= most, "checkpoint: {}: must be an array of at most {} integers", field, most);
+  require(json.is_array() && json.size() <= most, "checkpoint: {}: must be an array of at most {} integers", field,
+          most);
   std::vector<int64_t> sizes;
   for (const Json& item : json) {
     require(item.is_number_unsigned() && item.get<uint64_t>() <= static_cast<uint64_t>(INT64_MAX),
@@ -52,7 +53,8 @@ const Json& member(const Json& object, const char* key, const std::string& field
 }
 
 StoredTensor read_tensor(const Json& json, const std::string& field, std::span<const uint8_t> data) {
-  require(json.is_object() && json.size() == 3, "checkpoint: {}: must be an object with dtype, shape and data_offsets", field);
+  require(json.is_object() && json.size() == 3, "checkpoint: {}: must be an object with dtype, shape and data_offsets",
+          field);
   StoredTensor tensor;
   const Json& dtype = member(json, "dtype", field);
   require(dtype.is_string(), "checkpoint: {}.dtype: must be a string", field);
@@ -61,9 +63,10 @@ StoredTensor read_tensor(const Json& json, const std::string& field, std::span<c
   const std::vector<int64_t> offsets = read_sizes(member(json, "data_offsets", field), field + ".data_offsets", 2);
   require(offsets.size() == 2 && offsets[0] <= offsets[1] && static_cast<uint64_t>(offsets[1]) <= data.size(),
           "checkpoint: {}.data_offsets: must be [begin, end] within the {} bytes of data", field, data.size());
-  const int64_t bytes = element_count(tensor.shape, fmt::format("checkpoint: {}.shape", field)) * dtype_bytes(tensor.dtype);
-  require(bytes == offsets[1] - offsets[0], "checkpoint: {}.data_offsets: shape and dtype need {} bytes, got {}", field, bytes,
-          offsets[1] - offsets[0]);
+  const int64_t bytes =
+      element_count(tensor.shape, fmt::format("checkpoint: {}.shape", field)) * dtype_bytes(tensor.dtype);
+  require(bytes == offsets[1] - offsets[0], "checkpoint: {}.data_offsets: shape and dtype need {} bytes, got {}", field,
+          bytes, offsets[1] - offsets[0]);
   tensor.bytes = data.subspan(static_cast<size_t>(offsets[0]), static_cast<size_t>(bytes));
   return tensor;
 }
@@ -78,11 +81,13 @@ void check_tiling(const std::map<std::string, StoredTensor>& tensors, std::span<
   std::sort(ranges.begin(), ranges.end());
   size_t end = 0;
   for (const auto& [begin, next] : ranges) {
-    require(begin == end, "checkpoint: data_offsets: tensors must follow each other without gap or overlap, got one at {} after {}", begin,
-            end);
+    require(begin == end,
+            "checkpoint: data_offsets: tensors must follow each other without gap or overlap, got one at {} after {}",
+            begin, end);
     end = next;
   }
-  require(end == data.size(), "checkpoint: data_offsets: the tensors take {} bytes, the file has {} bytes of data", end, data.size());
+  require(end == data.size(), "checkpoint: data_offsets: the tensors take {} bytes, the file has {} bytes of data", end,
+          data.size());
 }
 
 }  // namespace
@@ -90,12 +95,14 @@ void check_tiling(const std::map<std::string, StoredTensor>& tensors, std::span<
 const char* dtype_name(Dtype dtype) { return dtypes[static_cast<size_t>(dtype)].name; }
 
 Safetensors parse_safetensors(std::span<const uint8_t> file) {
-  require(file.size() >= length_bytes, "checkpoint: header length: a file has at least {} bytes, got {}", length_bytes, file.size());
+  require(file.size() >= length_bytes, "checkpoint: header length: a file has at least {} bytes, got {}", length_bytes,
+          file.size());
   uint64_t header_bytes = 0;
   std::memcpy(&header_bytes, file.data(), length_bytes);
-  require(header_bytes <= max_header_bytes, "checkpoint: header length: at most {} bytes, got {}", max_header_bytes, header_bytes);
-  require(header_bytes <= file.size() - length_bytes, "checkpoint: header length: {} bytes, but the file ends after {}", header_bytes,
-          file.size() - length_bytes);
+  require(header_bytes <= max_header_bytes, "checkpoint: header length: at most {} bytes, got {}", max_header_bytes,
+          header_bytes);
+  require(header_bytes <= file.size() - length_bytes, "checkpoint: header length: {} bytes, but the file ends after {}",
+          header_bytes, file.size() - length_bytes);
   require(header_bytes % 8 == 0, "checkpoint: header length: must be a multiple of 8, got {}", header_bytes);
   const auto header = file.subspan(length_bytes, header_bytes);
   const auto data = file.subspan(length_bytes + header_bytes);
@@ -118,7 +125,8 @@ Safetensors parse_safetensors(std::span<const uint8_t> file) {
   return result;
 }
 
-std::vector<uint8_t> make_safetensors(const std::map<std::string, std::string>& metadata, std::vector<NewTensor> tensors) {
+std::vector<uint8_t> make_safetensors(const std::map<std::string, std::string>& metadata,
+                                      std::vector<NewTensor> tensors) {
   std::stable_sort(tensors.begin(), tensors.end(),
                    [](const NewTensor& a, const NewTensor& b) { return dtype_bytes(a.dtype) > dtype_bytes(b.dtype); });
   Json header = Json::object();
@@ -126,7 +134,8 @@ std::vector<uint8_t> make_safetensors(const std::map<std::string, std::string>& 
   size_t end = 0;
   for (const NewTensor& tensor : tensors) {
     const size_t begin = std::exchange(end, end + tensor.bytes.size());
-    header[tensor.name] = {{"dtype", dtype_name(tensor.dtype)}, {"shape", tensor.shape}, {"data_offsets", {begin, end}}};
+    header[tensor.name] = {
+        {"dtype", dtype_name(tensor.dtype)}, {"shape", tensor.shape}, {"data_offsets", {begin, end}}};
   }
   std::string text;
   try {
@@ -135,7 +144,8 @@ std::vector<uint8_t> make_safetensors(const std::map<std::string, std::string>& 
     fail("checkpoint: names must be valid UTF-8");
   }
   text.resize((text.size() + 7) / 8 * 8, ' ');
-  require(text.size() <= max_header_bytes, "checkpoint: header length: at most {} bytes, got {}", max_header_bytes, text.size());
+  require(text.size() <= max_header_bytes, "checkpoint: header length: at most {} bytes, got {}", max_header_bytes,
+          text.size());
 
   const uint64_t header_bytes = text.size();
   std::vector<uint8_t> file(length_bytes + text.size());

@@ -1,6 +1,7 @@
 #pragma once
-// The safetensors container: 8 bytes little-endian header length, a JSON header padded with spaces to a multiple of 8, then the tensors'
-// bytes one after another. Only what a qstep checkpoint uses: four element types, a map of strings as metadata.
+// The safetensors container: 8 bytes little-endian header length, a JSON header padded with spaces to a multiple of 8,
+// then the tensors' bytes one after another. Only what a qstep checkpoint uses: four element types, a map of strings as
+// metadata.
 #include <cstdint>
 #include <map>
 #include <span>
@@ -37,11 +38,12 @@ struct NewTensor {
 
 const char* dtype_name(Dtype dtype);
 
-/// Throws Error naming the field unless the header is well formed and the tensors tile the data exactly. Allocates in proportion to the
-/// header alone, after its length was checked against the file's.
+/// Throws Error naming the field unless the header is well formed and the tensors tile the data exactly. Allocates in
+/// proportion to the header alone, after its length was checked against the file's.
 Safetensors parse_safetensors(std::span<const uint8_t> file);
 
 /// Tensors are stored with the widest elements first, so that each is aligned.
-std::vector<uint8_t> make_safetensors(const std::map<std::string, std::string>& metadata, std::vector<NewTensor> tensors);
+std::vector<uint8_t> make_safetensors(const std::map<std::string, std::string>& metadata,
+                                      std::vector<NewTensor> tensors);
 
 }  // namespace qstep::ir

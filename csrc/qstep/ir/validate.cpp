@@ -19,8 +19,8 @@ int64_t largest_centred_code(const Grid& grid) {
 }
 
 void check_value(const Value& value) {
-  require(!value.name.empty() && value.name.size() <= longest_name, "graph: a value's name must have 1 to {} bytes, got {}",
-          longest_name, value.name.size());
+  require(!value.name.empty() && value.name.size() <= longest_name,
+          "graph: a value's name must have 1 to {} bytes, got {}", longest_name, value.name.size());
   const auto check = [&](bool condition, const char* rule, auto found) {
     require(condition, "graph: value '{}': {}, got {}", value.name, rule, found);
   };
@@ -34,7 +34,8 @@ void check_value(const Value& value) {
       check(std::isfinite(grid.offset), "offset must be finite", grid.offset);
       check(grid.quant_min == 0, "quant_min must be 0", grid.quant_min);
       check(grid.quant_max >= 1 && grid.quant_max <= 255, "quant_max must be in [1, 255]", grid.quant_max);
-      check(grid.zero_point >= 0 && grid.zero_point <= grid.quant_max, "zero_point must be in [0, quant_max]", grid.zero_point);
+      check(grid.zero_point >= 0 && grid.zero_point <= grid.quant_max, "zero_point must be in [0, quant_max]",
+            grid.zero_point);
       break;
     }
     case ValueKind::accumulator:
@@ -43,7 +44,8 @@ void check_value(const Value& value) {
     default:
       check(false, "kind must be real, codes or accumulator", static_cast<int>(value.kind));
   }
-  check(value.kind == ValueKind::accumulator || value.scales.empty(), "scales belong to accumulators only", value.scales.size());
+  check(value.kind == ValueKind::accumulator || value.scales.empty(), "scales belong to accumulators only",
+        value.scales.size());
 }
 
 /// The invariants of one node whose inputs and output exist.
@@ -66,8 +68,8 @@ class NodeValidator {
             conv.weight.shape[2 + axis], conv.window.kernel[axis]);
     }
     expect_range("groups", conv.groups, 1, conv.weight.shape[0]);
-    check(conv.weight.shape[0] % conv.groups == 0, "groups must divide the {} output channels, got {}", conv.weight.shape[0],
-          conv.groups);
+    check(conv.weight.shape[0] % conv.groups == 0, "groups must divide the {} output channels, got {}",
+          conv.weight.shape[0], conv.groups);
     check_accumulation(conv.weight, conv.bias, conv.requantize);
   }
 
@@ -81,14 +83,16 @@ class NodeValidator {
     expect_codes_in(2);
     expect_kind("output", output(), ValueKind::codes);
     expect_member("operation", static_cast<int>(op.operation), 2);
-    check(op.operation == Bilinear::Operation::multiply || op.product == 0, "product must be 0 for an addition, got {}", op.product);
+    check(op.operation == Bilinear::Operation::multiply || op.product == 0, "product must be 0 for an addition, got {}",
+          op.product);
     expect_below("product", op.product, 36);
     expect_below("left", op.left, 46);
     expect_below("right", op.right, 46);
     expect_below("constant", op.constant, 53);
     const int64_t a = largest_centred_code(input(0).grid);
     const int64_t b = largest_centred_code(input(1).grid);
-    const int64_t bound = std::abs(op.product) * a * b + std::abs(op.left) * a + std::abs(op.right) * b + std::abs(op.constant);
+    const int64_t bound =
+        std::abs(op.product) * a * b + std::abs(op.left) * a + std::abs(op.right) * b + std::abs(op.constant);
     check(bound < int64_t{1} << 53, "product, left, right and constant must keep the sum below 2^53, got {}", bound);
     expect_range("shift", op.shift, 0, 62);
     check_clamp(op.clamp_min, op.clamp_max);
@@ -97,9 +101,11 @@ class NodeValidator {
   void operator()(const Lookup& op) const {
     expect_codes_in(1);
     expect_kind("output", output(), ValueKind::codes);
-    check(op.function.size() <= longest_name, "function must have at most {} bytes, got {}", longest_name, op.function.size());
+    check(op.function.size() <= longest_name, "function must have at most {} bytes, got {}", longest_name,
+          op.function.size());
     const auto entries = static_cast<size_t>(input(0).grid.quant_max) + 1;
-    check(op.table.size() == entries, "table must have {} entries, one per input code, got {}", entries, op.table.size());
+    check(op.table.size() == entries, "table must have {} entries, one per input code, got {}", entries,
+          op.table.size());
     for (const uint8_t code : op.table) expect_range("table", code, 0, output().grid.quant_max);
   }
 
@@ -134,7 +140,8 @@ class NodeValidator {
   void operator()(const Reshape& op) const {
     expect_codes_in(1);
     expect_same_grid();
-    check(!op.shape.empty() && op.shape.size() <= max_rank, "shape must have 1 to {} dimensions, got {}", max_rank, op.shape.size());
+    check(!op.shape.empty() && op.shape.size() <= max_rank, "shape must have 1 to {} dimensions, got {}", max_rank,
+          op.shape.size());
     for (const int64_t size : op.shape) expect_range("shape", size, -1, max_elements);
     const auto unknown = std::count(op.shape.begin(), op.shape.end(), -1);
     check(unknown <= 1, "shape may have one -1, got {}", to_text(op.shape));
@@ -143,11 +150,13 @@ class NodeValidator {
   void operator()(const Permute& op) const {
     expect_codes_in(1);
     expect_same_grid();
-    check(!op.order.empty() && op.order.size() <= max_rank, "order must have 1 to {} dimensions, got {}", max_rank, op.order.size());
+    check(!op.order.empty() && op.order.size() <= max_rank, "order must have 1 to {} dimensions, got {}", max_rank,
+          op.order.size());
     std::vector<int32_t> sorted = op.order;
     std::sort(sorted.begin(), sorted.end());
     for (size_t i = 0; i < sorted.size(); ++i) {
-      check(sorted[i] == static_cast<int32_t>(i), "order must name each dimension once, got [{}]", fmt::join(op.order, ", "));
+      check(sorted[i] == static_cast<int32_t>(i), "order must name each dimension once, got [{}]",
+            fmt::join(op.order, ", "));
     }
   }
 
@@ -156,7 +165,8 @@ class NodeValidator {
     expect_same_grid();
     expect_range("axis", op.axis, 0, max_rank - 1);
     expect_range("start", op.start, 0, max_elements);
-    check(op.stop > op.start && op.stop <= max_elements, "stop must be in ({}, {}], got {}", op.start, max_elements, op.stop);
+    check(op.stop > op.start && op.stop <= max_elements, "stop must be in ({}, {}], got {}", op.start, max_elements,
+          op.stop);
   }
 
   void operator()(const Dequantize&) const {
@@ -231,7 +241,8 @@ class NodeValidator {
 
   void check_weight(const Weight& weight, size_t rank) const {
     check(weight.shape.size() == rank, "weight.shape must have {} dimensions, got {}", rank, to_text(weight.shape));
-    for (const int64_t size : weight.shape) check(size >= 1, "weight.shape must be positive, got {}", to_text(weight.shape));
+    for (const int64_t size : weight.shape)
+      check(size >= 1, "weight.shape must be positive, got {}", to_text(weight.shape));
     const int64_t count = element_count(weight.shape, fmt::format("graph: node '{}': weight.shape", node_.name));
     expect_range("weight.bit_width", weight.bit_width, 2, 8);
     expect_range("weight.zero_point", weight.zero_point, weight.quant_min(), weight.quant_max());
@@ -249,20 +260,23 @@ class NodeValidator {
       int64_t sum = 0;
       for (size_t i = 0; i < row; ++i) sum += std::abs(weight.codes[c * row + i] - weight.zero_point);
       const int64_t bound = largest * sum + std::abs(int64_t{bias[c]});
-      check(bound < int64_t{1} << 31, "weight and bias of channel {} must keep the accumulator below 2^31, got up to {}", c, bound);
+      check(bound < int64_t{1} << 31,
+            "weight and bias of channel {} must keep the accumulator below 2^31, got up to {}", c, bound);
     }
 
     const auto multipliers = requantize.multipliers.size();
     if (multipliers == 0) {
       expect_kind("output", output(), ValueKind::accumulator);
-      check(output().scales.size() == channels, "the output's scales must have {} elements, got {}", channels, output().scales.size());
-      check(requantize == Requantize{}, "requantize.clamp_min and clamp_max must be 0 and 255 where nothing is requantized, got {} and {}",
+      check(output().scales.size() == channels, "the output's scales must have {} elements, got {}", channels,
+            output().scales.size());
+      check(requantize == Requantize{},
+            "requantize.clamp_min and clamp_max must be 0 and 255 where nothing is requantized, got {} and {}",
             requantize.clamp_min, requantize.clamp_max);
       return;
     }
     expect_kind("output", output(), ValueKind::codes);
-    check(multipliers == 1 || multipliers == channels, "requantize.multipliers must have 1 or {} elements, got {}", channels,
-          multipliers);
+    check(multipliers == 1 || multipliers == channels, "requantize.multipliers must have 1 or {} elements, got {}",
+          channels, multipliers);
     for (const Multiplier& m : requantize.multipliers) check_multiplier(m);
     check_clamp(requantize.clamp_min, requantize.clamp_max);
   }
@@ -305,7 +319,8 @@ class ReferenceValidator {
     require(!graph_.inputs.empty(), "graph: inputs must not be empty");
     for (const ValueId id : graph_.inputs) {
       const Value& value = at(id, "graph: inputs");
-      require(value.kind != ValueKind::accumulator, "graph: input '{}' must be real or codes, got accumulators", value.name);
+      require(value.kind != ValueKind::accumulator, "graph: input '{}' must be real or codes, got accumulators",
+              value.name);
       require(!made_[static_cast<size_t>(id)], "graph: input '{}' is listed twice", value.name);
       made_[static_cast<size_t>(id)] = true;
     }
@@ -325,8 +340,8 @@ class ReferenceValidator {
 
  private:
   const Value& at(ValueId id, std::string_view what) const {
-    require(id >= 0 && id < static_cast<ValueId>(graph_.values.size()), "{}: must name a value in [0, {}), got {}", what,
-            graph_.values.size(), id);
+    require(id >= 0 && id < static_cast<ValueId>(graph_.values.size()), "{}: must name a value in [0, {}), got {}",
+            what, graph_.values.size(), id);
     return graph_.values[static_cast<size_t>(id)];
   }
 
@@ -352,8 +367,8 @@ class ReferenceValidator {
 void require_average_in_range(const Node& node, const AvgPool2d& pool, int64_t taps) {
   constexpr auto limit = static_cast<__int128>(1) << 62;
   const auto wide = static_cast<__int128>(taps);
-  require_at(node, wide << pool.shift <= limit, "the number of taps shifted by shift must be at most 2^62, got {} << {}", taps,
-             pool.shift);
+  require_at(node, wide << pool.shift <= limit,
+             "the number of taps shifted by shift must be at most 2^62, got {} << {}", taps, pool.shift);
   const auto constant = static_cast<__int128>(pool.constant);
   const __int128 sum = wide * (255 * std::abs(int64_t{pool.multiplier}) + (constant < 0 ? -constant : constant));
   require_at(node, sum < limit, "multiplier and constant must keep the sum of {} taps below 2^62, got {} and {}", taps,
@@ -362,8 +377,8 @@ void require_average_in_range(const Node& node, const AvgPool2d& pool, int64_t t
 
 void validate(const Graph& graph) {
   const auto policy = static_cast<int>(graph.policy);
-  require(policy >= 0 && policy <= static_cast<int>(RequantPolicy::shift), "graph: policy must be exact, gemmlowp or shift, got {}",
-          policy);
+  require(policy >= 0 && policy <= static_cast<int>(RequantPolicy::shift),
+          "graph: policy must be exact, gemmlowp or shift, got {}", policy);
   ReferenceValidator(graph).run();
 }
 

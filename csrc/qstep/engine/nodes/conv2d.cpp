@@ -8,7 +8,8 @@ namespace {
 class Conv2dNode : public NodeKernel {
  public:
   Conv2dNode(const NodeContext& context, const ir::Conv2d& conv)
-      : is_raw_(conv.requantize.multipliers.empty()), depth_(static_cast<int64_t>(conv.weight.codes.size()) / conv.weight.shape[0]) {
+      : is_raw_(conv.requantize.multipliers.empty()),
+        depth_(static_cast<int64_t>(conv.weight.codes.size()) / conv.weight.shape[0]) {
     const core::Grid& grid = context.input(0).grid;
     const std::vector<int16_t> weights = kernel_weights(conv.weight);
     const kernels::Conv2dProblem problem{.in_channels = conv.weight.shape[1] * conv.groups,
@@ -53,6 +54,8 @@ class Conv2dNode : public NodeKernel {
 
 }  // namespace
 
-std::unique_ptr<NodeKernel> prepare(const NodeContext& context, const ir::Conv2d& op) { return std::make_unique<Conv2dNode>(context, op); }
+std::unique_ptr<NodeKernel> prepare(const NodeContext& context, const ir::Conv2d& op) {
+  return std::make_unique<Conv2dNode>(context, op);
+}
 
 }  // namespace qstep::engine

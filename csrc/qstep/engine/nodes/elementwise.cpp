@@ -8,8 +8,8 @@ namespace {
 
 using kernels::ImageLayout;
 
-/// Operands of one shape as images, whatever the shape's rank. A run of elements that all operands merge into one dimension is
-/// cut into rows, so that threads can share it.
+/// Operands of one shape as images, whatever the shape's rank. A run of elements that all operands merge into one
+/// dimension is cut into rows, so that threads can share it.
 class Images {
  public:
   /// Nothing where more than four dimensions remain or the output's innermost is not contiguous.
@@ -143,8 +143,12 @@ class LookupNode : public NodeKernel {
 
 }  // namespace
 
-std::unique_ptr<NodeKernel> prepare(const NodeContext& context, const ir::Bilinear& op) { return std::make_unique<BilinearNode>(context, op); }
+std::unique_ptr<NodeKernel> prepare(const NodeContext& context, const ir::Bilinear& op) {
+  return std::make_unique<BilinearNode>(context, op);
+}
 
-std::unique_ptr<NodeKernel> prepare(const NodeContext& context, const ir::Lookup& op) { return std::make_unique<LookupNode>(context, op); }
+std::unique_ptr<NodeKernel> prepare(const NodeContext& context, const ir::Lookup& op) {
+  return std::make_unique<LookupNode>(context, op);
+}
 
 }  // namespace qstep::engine

@@ -7,7 +7,8 @@
 
 namespace qstep::engine {
 
-/// code - zero_point of each weight, with the taps outermost: [out, kernel_h, kernel_w, in / groups]; a matrix stays as it is.
+/// code - zero_point of each weight, with the taps outermost: [out, kernel_h, kernel_w, in / groups]; a matrix stays as
+/// it is.
 std::vector<int16_t> kernel_weights(const ir::Weight& weight);
 
 /// Refers to `requantize`.

@@ -7,7 +7,9 @@ namespace {
 class LinearNode : public NodeKernel {
  public:
   LinearNode(const NodeContext& context, const ir::Linear& linear)
-      : is_raw_(linear.requantize.multipliers.empty()), depth_(linear.weight.shape[1]), columns_(linear.weight.shape[0]) {
+      : is_raw_(linear.requantize.multipliers.empty()),
+        depth_(linear.weight.shape[1]),
+        columns_(linear.weight.shape[0]) {
     const core::Grid& grid = context.input(0).grid;
     const std::vector<int16_t> weights = kernel_weights(linear.weight);
     const kernels::GemmProblem problem{.depth = depth_,
@@ -31,17 +33,18 @@ class LinearNode : public NodeKernel {
     const auto input = reshaped(inputs[0], {rows, depth_});
     const auto result = reshaped(output, {rows, columns_});
     if (!input || !result || !has_contiguous_rows(*input) || !has_contiguous_rows(*result)) return std::nullopt;
-    return Step{.items = packed_->work_items(rows),
-                .cost = product_cost(rows * columns_ * depth_),
-                .scratch_bytes = packed_->scratch_bytes(rows),
-                .run = [this, rows, input = *input, result = *result](const Memory& memory, Range items, std::byte* scratch) {
-                  packed_->run({.input = memory.at<const uint8_t>(input),
-                                .rows = rows,
-                                .input_stride = input.strides[0],
-                                .output = output_pointer(memory, result, is_raw_),
-                                .output_stride = result.strides[0]},
-                               items, scratch);
-                }};
+    return Step{
+        .items = packed_->work_items(rows),
+        .cost = product_cost(rows * columns_ * depth_),
+        .scratch_bytes = packed_->scratch_bytes(rows),
+        .run = [this, rows, input = *input, result = *result](const Memory& memory, Range items, std::byte* scratch) {
+          packed_->run({.input = memory.at<const uint8_t>(input),
+                        .rows = rows,
+                        .input_stride = input.strides[0],
+                        .output = output_pointer(memory, result, is_raw_),
+                        .output_stride = result.strides[0]},
+                       items, scratch);
+        }};
   }
 
  private:
@@ -56,6 +59,8 @@ class LinearNode : public NodeKernel {
 
 }  // namespace
 
-std::unique_ptr<NodeKernel> prepare(const NodeContext& context, const ir::Linear& op) { return std::make_unique<LinearNode>(context, op); }
+std::unique_ptr<NodeKernel> prepare(const NodeContext& context, const ir::Linear& op) {
+  return std::make_unique<LinearNode>(context, op);
+}
 
 }  // namespace qstep::engine

@@ -23,7 +23,8 @@ class NodeKernel {
   /// How the output lies best, and inputs that have to be copied.
   virtual Order order(size_t rank) const { return usual_order(rank); }
 
-  /// The step for operands that lie like this; nothing where the kernel cannot walk them. Dense operands in order() always work.
+  /// The step for operands that lie like this; nothing where the kernel cannot walk them. Dense operands in order()
+  /// always work.
   virtual std::optional<Step> bind(std::span<const View> inputs, const View& output) const = 0;
 };
 

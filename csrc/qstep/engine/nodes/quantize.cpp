@@ -19,17 +19,18 @@ class QuantizeNode : public NodeKernel {
   std::optional<Step> bind(std::span<const View> inputs, const View& output) const override {
     const Runs runs(walk(output.shape, {&inputs[0].strides, &output.strides}));
     if (runs.inner_stride(0) != 1) return std::nullopt;
-    return Step{.items = runs.items(),
-                .cost = ir::element_count(output.shape, "quantize"),
-                .run = [=, kernel = kernel_, grid = grid_, input = inputs[0]](const Memory& memory, Range items, std::byte*) {
-                  const float* x = memory.at<const float>(input);
-                  uint8_t* codes = memory.at<uint8_t>(output);
-                  bool all_numbers = true;
-                  runs.each(items, [&](const Runs::Offsets& offsets, int64_t count) {
-                    all_numbers &= kernel->run(x + offsets[0], count, grid, codes + offsets[1], runs.inner_stride(1));
-                  });
-                  if (!all_numbers) *memory.found_nan = true;
-                }};
+    return Step{
+        .items = runs.items(),
+        .cost = ir::element_count(output.shape, "quantize"),
+        .run = [=, kernel = kernel_, grid = grid_, input = inputs[0]](const Memory& memory, Range items, std::byte*) {
+          const float* x = memory.at<const float>(input);
+          uint8_t* codes = memory.at<uint8_t>(output);
+          bool all_numbers = true;
+          runs.each(items, [&](const Runs::Offsets& offsets, int64_t count) {
+            all_numbers &= kernel->run(x + offsets[0], count, grid, codes + offsets[1], runs.inner_stride(1));
+          });
+          if (!all_numbers) *memory.found_nan = true;
+        }};
   }
 
  private:
@@ -48,15 +49,16 @@ class DequantizeCodesNode : public NodeKernel {
   std::optional<Step> bind(std::span<const View> inputs, const View& output) const override {
     const Runs runs(walk(output.shape, {&output.strides, &inputs[0].strides}));
     if (runs.inner_stride(0) != 1) return std::nullopt;
-    return Step{.items = runs.items(),
-                .cost = ir::element_count(output.shape, "dequantize"),
-                .run = [=, kernel = kernel_, grid = grid_, input = inputs[0]](const Memory& memory, Range items, std::byte*) {
-                  const uint8_t* codes = memory.at<const uint8_t>(input);
-                  float* y = memory.at<float>(output);
-                  runs.each(items, [&](const Runs::Offsets& offsets, int64_t count) {
-                    kernel->run(codes + offsets[1], runs.inner_stride(1), count, grid, y + offsets[0]);
-                  });
-                }};
+    return Step{
+        .items = runs.items(),
+        .cost = ir::element_count(output.shape, "dequantize"),
+        .run = [=, kernel = kernel_, grid = grid_, input = inputs[0]](const Memory& memory, Range items, std::byte*) {
+          const uint8_t* codes = memory.at<const uint8_t>(input);
+          float* y = memory.at<float>(output);
+          runs.each(items, [&](const Runs::Offsets& offsets, int64_t count) {
+            kernel->run(codes + offsets[1], runs.inner_stride(1), count, grid, y + offsets[0]);
+          });
+        }};
   }
 
  private:
@@ -70,7 +72,8 @@ class DequantizeAccumulatorsNode : public NodeKernel {
   explicit DequantizeAccumulatorsNode(const NodeContext& context) : scales_(context.input(0).scales) {
     kernel_ = &kernels::choose_dequantize_accumulators(scales_[0], context.isa);
     for (const ir::Node& producer : context.graph.nodes) {
-      if (producer.output == context.node.inputs[0]) of_conv2d_ = std::holds_alternative<ir::Conv2d>(producer.operation);
+      if (producer.output == context.node.inputs[0])
+        of_conv2d_ = std::holds_alternative<ir::Conv2d>(producer.operation);
     }
   }
 
@@ -97,8 +100,9 @@ class DequantizeAccumulatorsNode : public NodeKernel {
                   for (int64_t item = items.begin; item < items.end; ++item) {
                     const int64_t outer = item / channels;
                     const int64_t c = item % channels;
-                    kernel_->run(accumulators + outer * input.strides[0] + c * input.strides[1], input.strides[2], input.shape[2],
-                                 scales_[static_cast<size_t>(c)], y + outer * real.strides[0] + c * real.strides[1]);
+                    kernel_->run(accumulators + outer * input.strides[0] + c * input.strides[1], input.strides[2],
+                                 input.shape[2], scales_[static_cast<size_t>(c)],
+                                 y + outer * real.strides[0] + c * real.strides[1]);
                   }
                 }};
   }
@@ -111,7 +115,9 @@ class DequantizeAccumulatorsNode : public NodeKernel {
 
 }  // namespace
 
-std::unique_ptr<NodeKernel> prepare(const NodeContext& context, const ir::Quantize&) { return std::make_unique<QuantizeNode>(context); }
+std::unique_ptr<NodeKernel> prepare(const NodeContext& context, const ir::Quantize&) {
+  return std::make_unique<QuantizeNode>(context);
+}
 
 std::unique_ptr<NodeKernel> prepare(const NodeContext& context, const ir::Dequantize&) {
   if (context.input(0).kind == ir::ValueKind::codes) return std::make_unique<DequantizeCodesNode>(context);
