@@ -4,9 +4,9 @@
 //   v = (x - offset) / scale      q = round_half_even(clamp(v, quant_min, quant_max))      x_hat = q * scale + offset
 //
 //   region                        d x_hat / dx    d x_hat / d scale    d x_hat / d offset
-//   quant_min < v < quant_max     1               round(v) - v         0
-//   v <= quant_min                0               quant_min            1
-//   v >= quant_max                0               quant_max            1
+//   quant_min < v < quant_max     1               q - v                0
+//   v <= quant_min                0               q = quant_min        1
+//   v >= quant_max                0               q = quant_max        1
 //
 // Source: Esser et al., Learned Step Size Quantization, ICLR 2020, eq. 1 to 3; Bhalgat et al., LSQ+, CVPR workshops
 // 2020, for the offset. The region is that of the unrounded v. NaN belongs to the middle region, so that it shows in
@@ -52,9 +52,8 @@ QSTEP_HOST_DEVICE Gradient<F> gradient(F x, F grad_output, const Grid<F>& grid) 
   const bool below = boundary == Boundary::strict ? v <= grid.quant_min : v < grid.quant_min;
   const bool above = boundary == Boundary::strict ? v >= grid.quant_max : v > grid.quant_max;
   const bool clipped = below | above;  // selections, not branches: this runs vectorised
-  F scale_derivative = core::round_half_even(v) - v;
-  scale_derivative = below ? grid.quant_min : scale_derivative;
-  scale_derivative = above ? grid.quant_max : scale_derivative;
+  const F q = core::round_half_even(core::clamp(v, grid.quant_min, grid.quant_max));
+  const F scale_derivative = q - (clipped ? F(0) : v);
   return {clipped ? F(0) : grad_output, grad_output * scale_derivative, clipped ? grad_output : F(0)};
 }
 
