@@ -141,12 +141,14 @@ def test_mixed_widths(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("config", ["IAO W8A8", "LSQ+ W8A8", "LSQ+ W4A4 configuration 1"])
 def test_channels_that_batch_norm_switches_off(config: str, tmp_path: Path) -> None:
-    float_model, x = resnet20(2, 16)
+    float_model, x = random_network(22)  # three batch norms of 12 channels
+    gamma = [0.0, -0.0, 0.0, 1e-12, -1e-9, 1e-7, -1e-6, 1e-5, 1e-4]
     with torch.no_grad():
-        for module in float_model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.weight[:9] = torch.tensor([0.0, -0.0, 0.0, 1e-12, -1e-9, 1e-7, -1e-6, 1e-5, 1e-4])
-                module.bias[2] = 0
+        norms = [module for module in float_model.modules() if isinstance(module, nn.BatchNorm2d)]
+        assert [module.num_features for module in norms] == [12, 12, 12]
+        for module in norms:
+            module.weight[: len(gamma)] = torch.tensor(gamma)
+            module.bias[2] = 0
     model = qstep.prepare(float_model, CONFIGS[config](), example_inputs=(x,))
     qstep.calibrate(model, [x], batches=1, progress=False)
     assert_agreement(model.eval(), x, tmp_path, f"gamma near 0, {config}")
