@@ -20,8 +20,8 @@ class _Conversion(fx.Interpreter):
 
     def __init__(self, model: fx.GraphModule) -> None:
         super().__init__(model)
-        policies = {m.policy for m in model.modules() if isinstance(m, qnn.Layer)}
-        self.builder = _C.Builder(policies.pop() if policies else "exact")
+        (policy,) = {m.policy for m in model.modules() if isinstance(m, qnn.Layer)}
+        self.builder = _C.Builder(policy)
 
     def run_node(self, n: fx.Node) -> Any:
         if n.op == "call_module":

@@ -11,7 +11,7 @@ A layer has three forward passes:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,18 @@ RELU = Activation("relu", clamp=(0.0, float("inf")), nonnegative=True)
 def clamp(low: float, high: float) -> Activation:
     """ReLU6 and hardtanh."""
     return Activation("clamp", (low, high), clamp=(low, high), nonnegative=low >= 0)
+
+
+class RandomDrop(nn.Module):
+    """A dropout function of the float network. Tracing turned its ``training`` argument into a constant: here it follows the module's mode."""
+
+    def __init__(self, function: Callable[..., Tensor], arguments: dict[str, Any]) -> None:
+        super().__init__()
+        self.function = function
+        self.arguments = arguments
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, **self.arguments, training=self.training)
 
 
 class Layer(nn.Module):

@@ -8,6 +8,7 @@ stays as it is; an operation on sizes; or unsupported, which is an error that na
 from __future__ import annotations
 
 import copy
+import inspect
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -124,7 +125,10 @@ def _named_activation(name: str) -> qnn.Activation:
 
 def _is_dropout(node: fx.Node, module: nn.Module | None) -> bool:
     """Whether the node drops values at random in training and is the identity otherwise."""
-    return isinstance(module, nn.Dropout | nn.Dropout2d) or getattr(node.target, "__name__", "") in _DROPOUTS
+    return (
+        isinstance(module, nn.Dropout | nn.Dropout2d | qnn.RandomDrop)
+        or getattr(node.target, "__name__", "") in _DROPOUTS
+    )
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:
@@ -487,13 +491,32 @@ class _Preparation:
         quantizer = self.output_quantizer(node, path, all(self._sign(t) for t in inputs))
         self.insert(node, qnn.Concat(grids, quantizer, int(axis)), path, inputs, node)  # type: ignore[arg-type]
 
+    def follow_mode(self, node: fx.Node) -> fx.Node:
+        """Puts a module in place of a dropout function."""
+        args, kwargs = arguments_of(node)
+        function: Any = node.target
+        bound = inspect.signature(function).bind(*args, **kwargs).arguments
+        source, *_ = bound.values()
+        arguments = {k: v for k, v in list(bound.items())[1:] if k != "training"}
+        path = self.free_name(node.name)
+        self._set_module(path, qnn.RandomDrop(function, arguments))
+        with self.graph.inserting_before(node):
+            call = self.graph.call_module(path, (source,))
+        call.meta = dict(node.meta)
+        node.replace_all_uses_with(call)
+        self.graph.erase_node(node)
+        return call
+
     def movement(self, node: fx.Node) -> None:
         """The value keeps its grid. Parts of a tuple (chunk, split) share it."""
         sources = [n for n in node.all_input_nodes if n in self.quantizer_of]
         if not sources:
             return  # sizes
         module = self.module(node)
-        if _is_dropout(node, module) or sources[0] in self.noisy:
+        if _is_dropout(node, module):
+            node = self.follow_mode(node) if module is None else node
+            self.noisy.add(node)
+        elif sources[0] in self.noisy:
             self.noisy.add(node)
         if isinstance(module, nn.MaxPool2d) and module.return_indices:
             raise self.unsupported(node, "return_indices", "Indices have no integer definition here")

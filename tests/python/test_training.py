@@ -8,6 +8,7 @@ import io
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from networks import ResNet20, settle
 from torch import nn
 
@@ -138,6 +139,31 @@ def test_iao_delay_and_moving_average() -> None:
     frozen = quantizer.min.clone()
     model(5 * X)
     assert torch.equal(quantizer.min, frozen)
+
+
+class Dropping(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 1)
+        self.depth = torchvision.ops.StochasticDepth(0.5, "row")
+        self.fc = nn.Linear(8 * 256, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.depth(F.relu(self.conv(x)))
+        return self.fc(F.dropout(x.flatten(1), 0.5, training=self.training))
+
+
+@pytest.mark.parametrize("traced_in_training", [True, False])
+def test_dropout_functions_follow_the_mode(traced_in_training: bool) -> None:
+    torch.manual_seed(3)
+    model = qstep.prepare(Dropping().train(traced_in_training), qstep.QConfig.lsq_plus(4, 4), example_inputs=(X,))
+    qstep.calibrate(model, [X], batches=1, progress=False)
+    model.train()
+    assert not torch.equal(model(X), model(X))
+    model.eval()
+    assert torch.equal(model(X), model(X))
+    assert qstep.compare(model, qstep.convert(model), X).differing_codes == 0
+    assert copy.deepcopy(model)(X).shape == (4, 4)
 
 
 class Shared(nn.Module):
