@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,6 +18,7 @@ ENVIRONMENT = {
     for name, value in os.environ.items()
     if name not in ("CMAKE_PREFIX_PATH", "Torch_DIR", "LD_LIBRARY_PATH")
 }
+ENVIRONMENT.setdefault("CMAKE_GENERATOR", "Ninja" if shutil.which("ninja") else "Unix Makefiles")
 
 
 def run(*command: str | Path) -> str:
