@@ -18,7 +18,8 @@ int32_t bits_for(int32_t quant_min, int32_t quant_max) {
 }
 
 void check_activation_grid(const std::string& name, const Grid& grid) {
-  require(std::isfinite(grid.scale) && grid.scale > 0, "{}: scale must be finite and positive, got {}", name, grid.scale);
+  require(std::isfinite(grid.scale) && grid.scale > 0, "{}: scale must be finite and positive, got {}", name,
+          grid.scale);
   require(std::isfinite(grid.offset), "{}: offset must be finite, got {}", name, grid.offset);
   require(grid.quant_min < grid.quant_max && grid.quant_max - grid.quant_min <= 255,
           "{}: an activation grid has between 2 and 256 codes, got [{}, {}]", name, grid.quant_min, grid.quant_max);
@@ -26,7 +27,8 @@ void check_activation_grid(const std::string& name, const Grid& grid) {
 
 // The codes between which a fused activation keeps the result. quantize is monotone, so clamping codes equals clamping reals.
 std::pair<int32_t, int32_t> clamp_codes(const Target& target, const Grid& grid) {
-  return {core::quantize(static_cast<float>(target.clamp_low), grid), core::quantize(static_cast<float>(target.clamp_high), grid)};
+  return {core::quantize(static_cast<float>(target.clamp_low), grid),
+          core::quantize(static_cast<float>(target.clamp_high), grid)};
 }
 
 // `value` in units of 2^-shift.
@@ -42,18 +44,24 @@ int32_t common_shift(const std::string& name, double largest) {
   const double mantissa = std::frexp(largest, &exponent);
   const bool rounds_up = core::round_half_even(std::ldexp(mantissa, 24)) == 0x1p24;
   const int32_t shift = 24 - exponent - (rounds_up ? 1 : 0);
-  require(std::isfinite(largest) && shift >= 0, "{}: the ratio of input to output scale must be below 2^24, got {}", name, largest);
+  require(std::isfinite(largest) && shift >= 0, "{}: the ratio of input to output scale must be below 2^24, got {}",
+          name, largest);
   return std::min(shift, 62);
 }
 
 Multiplier multiplier_for(const std::string& name, double factor, RequantPolicy policy) {
+  require(std::isfinite(factor) && std::fabs(factor) < 0x1p24,
+          "{}: one step of its accumulator must be below 2^24 steps of its output, got {}: did training diverge?", name,
+          factor);
   switch (policy) {
     case RequantPolicy::gemmlowp:
       return core::gemmlowp_multiplier(factor);
     case RequantPolicy::shift: {
       int exponent = 0;
-      require(std::frexp(factor, &exponent) == 0.5, "{}: the shift policy needs power-of-two scales, got the ratio {}", name, factor);
-      require(1 - exponent >= -31 && 1 - exponent <= 62, "{}: the shift must be in [-31, 62], got {}", name, 1 - exponent);
+      require(std::frexp(factor, &exponent) == 0.5, "{}: the shift policy needs power-of-two scales, got the ratio {}",
+              name, factor);
+      require(1 - exponent >= -31 && 1 - exponent <= 62, "{}: the shift must be in [-31, 62], got {}", name,
+              1 - exponent);
       return {1, 1 - exponent};
     }
     case RequantPolicy::exact:
@@ -89,13 +97,16 @@ double evaluate(const std::string& function, std::span<const double> arguments, 
   if (function == "hardswish") return x * std::clamp(x + 3, 0.0, 6.0) / 6;
   if (function == "tanh") return std::tanh(x);
   if (function == "gelu") return x * 0.5 * std::erfc(-x / std::numbers::sqrt2);
-  fail("lookup: unknown function '{}'; known are identity, relu, clamp, sigmoid, silu, hardsigmoid, hardswish, tanh, leaky_relu, gelu, elu",
-       function);
+  fail(
+      "lookup: unknown function '{}'; known are identity, relu, clamp, sigmoid, silu, hardsigmoid, hardswish, tanh, "
+      "leaky_relu, gelu, elu",
+      function);
 }
 
 ValueId Builder::append(const std::string& name, Operation operation, std::vector<ValueId> inputs, Value output) {
   for (const ValueId input : inputs) {
-    require(input >= 0 && input < static_cast<ValueId>(graph_.values.size()), "{}: input value {} does not exist", name, input);
+    require(input >= 0 && input < static_cast<ValueId>(graph_.values.size()), "{}: input value {} does not exist", name,
+            input);
   }
   output.name = name;
   const auto id = static_cast<ValueId>(graph_.values.size());
@@ -137,17 +148,18 @@ Builder::LayerConstants Builder::layer(const std::string& name, const Value& inp
   const size_t row = weight.values.size() / channels;
   size_t count = 1;
   for (const int64_t size : weight.shape) count *= static_cast<size_t>(size);
-  require(count == weight.values.size(), "{}: the weight has {} values, its shape says {}", name, weight.values.size(), count);
-  require(weight.scale.size() == 1 || weight.scale.size() == channels, "{}: weight scale must have 1 or {} values, got {}", name,
-          channels, weight.scale.size());
-  require(affine.factor.empty() || affine.factor.size() == channels, "{}: factor must have {} values, got {}", name, channels,
-          affine.factor.size());
+  require(count == weight.values.size(), "{}: the weight has {} values, its shape says {}", name, weight.values.size(),
+          count);
+  require(weight.scale.size() == 1 || weight.scale.size() == channels,
+          "{}: weight scale must have 1 or {} values, got {}", name, channels, weight.scale.size());
+  require(affine.factor.empty() || affine.factor.size() == channels, "{}: factor must have {} values, got {}", name,
+          channels, affine.factor.size());
   require(affine.bias.empty() || affine.bias.size() == channels, "{}: bias must have {} values, got {}", name, channels,
           affine.bias.size());
 
   const int32_t bit_width = bits_for(weight.quant_min, weight.quant_max);
-  require(bit_width >= 2 && bit_width <= 8, "{}: weight bit_width must be in [2, 8], got codes [{}, {}]", name, weight.quant_min,
-          weight.quant_max);
+  require(bit_width >= 2 && bit_width <= 8, "{}: weight bit_width must be in [2, 8], got codes [{}, {}]", name,
+          weight.quant_min, weight.quant_max);
 
   LayerConstants result;
   result.weight = {.shape = weight.shape,
@@ -168,7 +180,8 @@ Builder::LayerConstants Builder::layer(const std::string& name, const Value& inp
   const double input_residual = core::residual(input.grid);
   for (size_t c = 0; c < channels; ++c) {
     const float scale = weight.scale[weight.scale.size() == 1 ? 0 : c];
-    require(std::isfinite(scale) && scale > 0, "{}: weight scale of channel {} must be finite and positive, got {}", name, c, scale);
+    require(std::isfinite(scale) && scale > 0, "{}: weight scale of channel {} must be finite and positive, got {}",
+            name, c, scale);
     const std::span<int16_t> codes(result.weight.codes.data() + c * row, row);
     int64_t sum = 0;
     for (size_t i = 0; i < row; ++i) {
@@ -188,7 +201,8 @@ Builder::LayerConstants Builder::layer(const std::string& name, const Value& inp
                         factor * (input_residual * static_cast<double>(scale) * static_cast<double>(sum)) -
                         static_cast<double>(grid.offset);
     double unit = layer_scale * factor;
-    require(std::isfinite(unit) && std::isfinite(bias), "{}: channel {} has a scale or bias that is not finite", name, c);
+    require(std::isfinite(unit) && std::isfinite(bias), "{}: channel {} has a scale or bias that is not finite", name,
+            c);
     if (unit == 0 || std::fabs(bias / unit) >= largest_bias) {
       // A dead channel (batch norm's gamma near 0) would overflow the bias: count in coarser units, and the weights with them.
       const double coarser = std::copysign(bias == 0 ? layer_scale : std::fabs(bias) / largest_bias, unit);
@@ -200,7 +214,8 @@ Builder::LayerConstants Builder::layer(const std::string& name, const Value& inp
     }
     result.bias[c] = static_cast<int32_t>(core::round_half_even(bias / unit));
     if (target) {
-      result.requantize.multipliers.push_back(multiplier_for(name, unit / static_cast<double>(grid.scale), graph_.policy));
+      result.requantize.multipliers.push_back(
+          multiplier_for(name, unit / static_cast<double>(grid.scale), graph_.policy));
     } else {
       result.output.scales.push_back(unit);
     }
@@ -208,8 +223,8 @@ Builder::LayerConstants Builder::layer(const std::string& name, const Value& inp
   return result;
 }
 
-ValueId Builder::conv2d(const std::string& name, ValueId x, const Window& window, int32_t groups, const AffineWeight& weight,
-                        const ChannelAffine& affine, const std::optional<Target>& target) {
+ValueId Builder::conv2d(const std::string& name, ValueId x, const Window& window, int32_t groups,
+                        const AffineWeight& weight, const ChannelAffine& affine, const std::optional<Target>& target) {
   LayerConstants constants = layer(name, codes(name, x), weight, affine, target);
   return append(name,
                 Conv2d{.window = window,
@@ -230,7 +245,8 @@ ValueId Builder::linear(const std::string& name, ValueId x, const AffineWeight& 
                 {x}, std::move(constants.output));
 }
 
-ValueId Builder::bilinear(const std::string& name, ValueId left, ValueId right, Bilinear::Operation operation, const Target& target) {
+ValueId Builder::bilinear(const std::string& name, ValueId left, ValueId right, Bilinear::Operation operation,
+                          const Target& target) {
   check_activation_grid(name, target.grid);
   const Grid a = codes(name, left).grid;
   const Grid b = codes(name, right).grid;
@@ -243,7 +259,8 @@ ValueId Builder::bilinear(const std::string& name, ValueId left, ValueId right, 
   const double product = add ? 0.0 : static_cast<double>(a.scale) * static_cast<double>(b.scale) / step;
   const double by_left = static_cast<double>(a.scale) * (add ? 1.0 : residual_b) / step;
   const double by_right = static_cast<double>(b.scale) * (add ? 1.0 : residual_a) / step;
-  const double constant = ((add ? residual_a + residual_b : residual_a * residual_b) - static_cast<double>(grid.offset)) / step;
+  const double constant =
+      ((add ? residual_a + residual_b : residual_a * residual_b) - static_cast<double>(grid.offset)) / step;
 
   Bilinear node{.operation = operation};
   node.shift = common_shift(name, std::max({std::fabs(product), std::fabs(by_left), std::fabs(by_right)}));
@@ -263,8 +280,8 @@ ValueId Builder::multiply(const std::string& name, ValueId left, ValueId right, 
   return bilinear(name, left, right, Bilinear::Operation::multiply, target);
 }
 
-ValueId Builder::lookup(const std::string& name, ValueId x, const std::string& function, std::span<const double> arguments,
-                        const Grid& grid) {
+ValueId Builder::lookup(const std::string& name, ValueId x, const std::string& function,
+                        std::span<const double> arguments, const Grid& grid) {
   check_activation_grid(name, grid);
   const Grid from = codes(name, x).grid;
   const Grid to = core::to_unsigned(grid);
@@ -288,17 +305,19 @@ ValueId Builder::average(const std::string& name, ValueId x, AvgPool2d pool, con
   const double ratio = static_cast<double>(from.scale) / static_cast<double>(to.scale);
   pool.shift = common_shift(name, ratio);
   pool.multiplier = static_cast<int32_t>(fixed_point(name, ratio, pool.shift));
-  pool.constant = fixed_point(name, (core::residual(from) - static_cast<double>(to.offset)) / static_cast<double>(to.scale), pool.shift);
+  pool.constant = fixed_point(
+      name, (core::residual(from) - static_cast<double>(to.offset)) / static_cast<double>(to.scale), pool.shift);
   std::tie(pool.clamp_min, pool.clamp_max) = clamp_codes(target, to);
   return append(name, pool, {x}, {.kind = ValueKind::codes, .grid = to});
 }
 
-ValueId Builder::avg_pool2d(const std::string& name, ValueId x, const Window& window, bool ceil_mode, bool count_include_pad,
-                            const Target& target) {
+ValueId Builder::avg_pool2d(const std::string& name, ValueId x, const Window& window, bool ceil_mode,
+                            bool count_include_pad, const Target& target) {
   return average(name, x, {.window = window, .ceil_mode = ceil_mode, .count_include_pad = count_include_pad}, target);
 }
 
-ValueId Builder::adaptive_avg_pool2d(const std::string& name, ValueId x, int32_t height, int32_t width, const Target& target) {
+ValueId Builder::adaptive_avg_pool2d(const std::string& name, ValueId x, int32_t height, int32_t width,
+                                     const Target& target) {
   return average(name, x, {.adaptive = true, .output_size = {height, width}}, target);
 }
 
