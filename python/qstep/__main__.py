@@ -86,7 +86,7 @@ def _run(net: IntegerNetwork, arguments: argparse.Namespace) -> int:
 
 
 def _compare(net: IntegerNetwork, arguments: argparse.Namespace) -> int:
-    from .compare import Comparison, _compare_codes
+    from .compare import Comparison, compare_codes
 
     other = load(arguments.other) if arguments.other else net.with_options(isa="reference")
     x = _input(net, arguments.input)
@@ -94,7 +94,7 @@ def _compare(net: IntegerNetwork, arguments: argparse.Namespace) -> int:
     missing = sorted(set(ours) ^ set(theirs))
     if missing:
         raise Error(f"compare: only one of the networks has the layer '{missing[0]}'")
-    result = Comparison([_compare_codes(name, codes, theirs[name]) for name, codes in ours.items()])
+    result = Comparison([compare_codes(name, codes, theirs[name]) for name, codes in ours.items()])
     print(result)
     return 1 if result.differing_codes else 0
 

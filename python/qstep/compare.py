@@ -53,7 +53,7 @@ class Comparison:
         return "\n".join(lines)
 
 
-def _compare_codes(name: str, a: np.ndarray, b: np.ndarray) -> LayerComparison:
+def compare_codes(name: str, a: np.ndarray, b: np.ndarray) -> LayerComparison:
     if a.shape != b.shape:
         raise ValueError(f"compare: layer '{name}' has shape {a.shape} in the model and {b.shape} in the network")
     difference = np.abs(a.astype(np.int64) - b.astype(np.int64))
@@ -91,7 +91,7 @@ def compare(
             pairs = _isolated(layers, model, net, inputs, forward)
         else:
             pairs = _end_to_end(layers, model, net, inputs, forward)
-        return Comparison([_compare_codes(name, a, b) for name, a, b in pairs])
+        return Comparison([compare_codes(name, a, b) for name, a, b in pairs])
     finally:
         for module, mode in training.items():
             module.training = mode
@@ -137,7 +137,7 @@ def _isolated(layers, model, net, inputs, forward):  # type: ignore[no-untyped-d
     for name, (args, output) in _record(layers, model, inputs, False).items():
         layer = layers[name]
         if isinstance(layer, qnn.Quantize):
-            codes = net.capture(*inputs)[name]
+            codes = net.run_layer(name, args[0].float().cpu().numpy())
         else:
             with torch.no_grad():
                 codes = net.run_layer(

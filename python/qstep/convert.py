@@ -12,7 +12,7 @@ from torch import fx, nn
 from . import _C
 from . import nn as qnn
 from .network import IntegerNetwork
-from .prepare import UnsupportedError, _is_dropout, _pair, arguments_of
+from .prepare import UnsupportedError, arguments_of, is_dropout, pair
 
 
 class _Conversion(fx.Interpreter):
@@ -58,7 +58,7 @@ class _Conversion(fx.Interpreter):
             return self._part(node, source, x)
         if isinstance(module, nn.MaxPool2d) or node.target in (tF.max_pool2d, torch.max_pool2d):
             return self._max_pool(node, module, x)
-        if isinstance(module, nn.Identity) or _is_dropout(node, module) or node.target in ("contiguous", "clone"):
+        if isinstance(module, nn.Identity) or is_dropout(node, module) or node.target in ("contiguous", "clone"):
             return x
         if node.target in (torch.chunk, "chunk", torch.split, "split"):
             axis = args[2] if len(args) > 2 else kwargs.get("dim", 0)
@@ -116,10 +116,10 @@ class _Conversion(fx.Interpreter):
         else:
             args, kwargs = arguments_of(node)
             options = {**dict(zip(names, args[1:], strict=False)), **kwargs}
-        kernel = _pair(options["kernel_size"])
-        stride = _pair(options.get("stride") or kernel)
-        padding = _pair(options.get("padding", 0))
-        window = _C.Window(kernel, stride, (*padding, *padding), _pair(options.get("dilation", 1)))
+        kernel = pair(options["kernel_size"])
+        stride = pair(options.get("stride") or kernel)
+        padding = pair(options.get("padding", 0))
+        window = _C.Window(kernel, stride, (*padding, *padding), pair(options.get("dilation", 1)))
         return self.builder.max_pool2d(node.name, x, window, bool(options.get("ceil_mode", False)))
 
     def _pixel_shuffle(self, name: str, x: int, before: list[int], factor: int) -> int:

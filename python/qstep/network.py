@@ -53,9 +53,9 @@ class IntegerNetwork:
         """Runs the network and returns every value by the name of the layer that made it: uint8 codes, or int32 accumulators."""
         return self._engine.capture([_array(x) for x in inputs])
 
-    def run_layer(self, name: str, *codes: np.ndarray) -> np.ndarray:
-        """Runs one layer on codes of its inputs."""
-        return self._engine.run_node(name, [np.ascontiguousarray(c) for c in codes])
+    def run_layer(self, name: str, *inputs: np.ndarray) -> np.ndarray:
+        """Runs one layer on codes of its inputs (on float32 values, where that is what it takes)."""
+        return self._engine.run_node(name, [np.ascontiguousarray(x) for x in inputs])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the checkpoint (``docs/format.md``): all of it or, on an error, nothing; an older file stays whole."""

@@ -203,8 +203,8 @@ class Quantize(Layer):
 class AffineLayer(Layer):
     """Convolution or linear layer, batch norm, fused activation.
 
-    Batch norm has three states: *batch* (training: batch statistics), *frozen* (training after :func:`qstep.freeze_batch_norm`) and
-    *eval*; the last two use the moving statistics as one factor and one shift per channel. ``fold`` multiplies the factor into the weights
+    Batch norm has three states: *batch* (training: batch statistics), *frozen* (training after :func:`qstep.freeze_batch_norm`, or
+    with the batch norm module itself in ``eval()``) and *eval*; the last two use the moving statistics as one factor and one shift per channel. ``fold`` multiplies the factor into the weights
     before they are quantized (IAO, equation 14); otherwise it becomes part of the integer multiplier of each channel.
     """
 
@@ -246,7 +246,7 @@ class AffineLayer(Layer):
     @property
     def _uses_batch_statistics(self) -> bool:
         bn = self.batch_norm
-        return bn is not None and (bn.running_mean is None or (self.training and not self.batch_norm_frozen))
+        return bn is not None and (bn.running_mean is None or (bn.training and not self.batch_norm_frozen))
 
     def _frozen_affine(self) -> tuple[Tensor | None, Tensor | None]:
         """Factor and shift per channel, float64, of batch norm with moving statistics and of the layer's own bias."""
@@ -316,9 +316,7 @@ class AffineLayer(Layer):
             y = y / self._per_channel(factor.to(y.dtype), y)
         if self.bias is not None:
             y = y + self._per_channel(self.bias, y)
-        if bn.training or not self.training:
-            return bn(y)
-        return tF.batch_norm(y, bn.running_mean, bn.running_var, bn.weight, bn.bias, True, bn.momentum or 0.1, bn.eps)
+        return bn(y)
 
     @staticmethod
     def _per_channel(t: Tensor, like: Tensor) -> Tensor:

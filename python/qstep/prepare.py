@@ -123,7 +123,7 @@ def _named_activation(name: str) -> qnn.Activation:
     return qnn.RELU if name == "relu" else qnn.Activation(name, nonnegative=name != "tanh")
 
 
-def _is_dropout(node: fx.Node, module: nn.Module | None) -> bool:
+def is_dropout(node: fx.Node, module: nn.Module | None) -> bool:
     """Whether the node drops values at random in training and is the identity otherwise."""
     return (
         isinstance(module, nn.Dropout | nn.Dropout2d | qnn.RandomDrop)
@@ -131,7 +131,14 @@ def _is_dropout(node: fx.Node, module: nn.Module | None) -> bool:
     )
 
 
-def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+def is_movement(node: fx.Node, module: nn.Module | None) -> bool:
+    """Whether the node passes values on without computing new ones; ``module`` is what a call_module node calls."""
+    if node.op == "call_module":
+        return isinstance(module, (*_MOVEMENT_MODULES, qnn.RandomDrop))
+    return node.op in ("call_function", "call_method") and (node.target in _MOVEMENT or is_dropout(node, None))
+
+
+def pair(value: int | Sequence[int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
 
@@ -140,10 +147,10 @@ def _padding(conv: nn.Conv2d) -> tuple[int, int, int, int]:
     if conv.padding == "valid":
         return (0, 0, 0, 0)
     if conv.padding == "same":
-        total = [d * (k - 1) for d, k in zip(_pair(conv.dilation), _pair(conv.kernel_size), strict=True)]
+        total = [d * (k - 1) for d, k in zip(pair(conv.dilation), pair(conv.kernel_size), strict=True)]
         top, left = total[0] // 2, total[1] // 2
         return (top, left, total[0] - top, total[1] - left)
-    vertical, horizontal = _pair(conv.padding)  # type: ignore[arg-type]
+    vertical, horizontal = pair(conv.padding)  # type: ignore[arg-type]
     return (vertical, horizontal, vertical, horizontal)
 
 
@@ -215,9 +222,7 @@ class _Preparation:
         return self.modules[str(node.target)] if node.op == "call_module" else None
 
     def is_movement(self, node: fx.Node) -> bool:
-        if node.op == "call_module":
-            return isinstance(self.module(node), _MOVEMENT_MODULES)
-        return node.op in ("call_function", "call_method") and (node.target in _MOVEMENT or _is_dropout(node, None))
+        return is_movement(node, self.module(node))
 
     def single_user(self, node: fx.Node) -> fx.Node | None:
         return next(iter(node.users)) if len(node.users) == 1 else None
@@ -377,7 +382,7 @@ class _Preparation:
         if isinstance(module, nn.Conv2d):
             layer = qnn.Conv2d(
                 module.weight, module.bias, grid, weight_quantizer, output,
-                stride=_pair(module.stride), padding=_padding(module), dilation=_pair(module.dilation), groups=module.groups, **options,
+                stride=pair(module.stride), padding=_padding(module), dilation=pair(module.dilation), groups=module.groups, **options,
             )  # fmt: skip
         else:
             layer = qnn.Linear(module.weight, module.bias, grid, weight_quantizer, output, **options)
@@ -445,9 +450,9 @@ class _Preparation:
             return False
         if arguments.get("divisor_override"):
             raise self.unsupported(node, "divisor_override", "Use the plain mean of the window")
-        kernel = _pair(arguments["kernel_size"])
+        kernel = pair(arguments["kernel_size"])
         stride, padding = arguments.get("stride") or kernel, arguments.get("padding", 0)
-        options: dict[str, Any] = {"kernel": kernel, "stride": _pair(stride), "padding": _pair(padding), "ceil_mode": bool(arguments.get("ceil_mode", False)),
+        options: dict[str, Any] = {"kernel": kernel, "stride": pair(stride), "padding": pair(padding), "ceil_mode": bool(arguments.get("ceil_mode", False)),
                    "count_include_pad": bool(arguments.get("count_include_pad", True))}  # fmt: skip
         self._pool(node, x, lambda g, q, a: qnn.AvgPool2d(g, q, a, **options))
         return True
@@ -513,7 +518,7 @@ class _Preparation:
         if not sources:
             return  # sizes
         module = self.module(node)
-        if _is_dropout(node, module):
+        if is_dropout(node, module):
             node = self.follow_mode(node) if module is None else node
             self.noisy.add(node)
         elif sources[0] in self.noisy:

@@ -8,6 +8,7 @@ from torch import fx, nn
 
 from . import nn as qnn
 from .network import IntegerNetwork
+from .prepare import is_movement
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def _bits(weight: int | None, act: int | None) -> str:
 
 def _summary_of_model(model: fx.GraphModule) -> Summary:
     rows = []
-    quantized = kept = 0
+    quantized = moved = real = 0
     modules = dict(model.named_modules())
     for node in model.graph.nodes:
         layer = modules.get(str(node.target)) if node.op == "call_module" else None
@@ -57,11 +58,12 @@ def _summary_of_model(model: fx.GraphModule) -> Summary:
             quantized += 1
             rows.append(_row_of_layer(layer, node))
         elif node.op not in ("placeholder", "output", "get_attr") and "tensor_meta" in node.meta:
-            kept += 1
-            rows.append(Row(str(node.target) if layer is not None else node.name, "moves codes", shape=_shape(node)))
-    footer = (
-        f"{quantized} quantized layers, {kept} operations that only move codes, 0 in floating point: coverage 100 %"
-    )
+            movement = is_movement(node, layer)
+            moved, real = moved + movement, real + (not movement)
+            kind = "moves codes" if movement else "floating point"
+            rows.append(Row(str(node.target) if layer is not None else node.name, kind, shape=_shape(node)))
+    coverage = 100 * (quantized + moved) // max(1, quantized + moved + real)
+    footer = f"{quantized} quantized layers, {moved} operations that only move codes, {real} in floating point: coverage {coverage} %"
     return Summary(rows, footer)
 
 

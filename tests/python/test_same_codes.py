@@ -53,7 +53,8 @@ def train_steps(model: nn.Module, x: torch.Tensor, steps: int = 2) -> None:
         nn.functional.cross_entropy(y, torch.arange(len(y)) % y.shape[1]).backward()
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         assert gradients and all(torch.isfinite(g).all() for g in gradients), f"step {step}"
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # an untrained network at 2 bits, batch norm over a batch of 2
+        # An untrained network at 2 bits, batch norm over a batch of 2: gradients may be huge.
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
 
@@ -160,10 +161,12 @@ def test_compare_names_the_layer_with_a_planted_error() -> None:
     assert "blocks.4.conv2" in str(result)
 
 
-def test_enough_codes_were_compared(capsys: pytest.CaptureFixture[str]) -> None:
+def test_enough_codes_were_compared(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> None:
     """Runs last in this file."""
+    selected = {item.name for item in request.session.items}
     with capsys.disabled():
         print(f"\neval() against the integer network: {Tally.differing} of {Tally.compared:,} codes differ")
-    if Tally.compared == 0:
-        pytest.skip("only meaningful after the other tests of this file")
+    if not selected >= {f"test_networks[{name}]" for name in NETWORKS}:
+        pytest.skip("only some of the networks were selected")
+    assert Tally.compared >= 10**7
     assert Tally.differing == 0

@@ -222,3 +222,32 @@ def test_summary_covers_every_operation() -> None:
         n for n, r in rows.items() if r.kind == "moves codes"
     }
     assert all(row.kernel for row in qstep.summary(net).rows)
+
+
+def test_summary_counts_operations_in_floating_point() -> None:
+    model = prepared(qstep.QConfig.iao())
+    output = next(n for n in model.graph.nodes if n.op == "output")
+    (last,) = output.all_input_nodes
+    with model.graph.inserting_after(last):
+        own = model.graph.call_function(torch.cumsum, (last, 1))
+    own.meta = dict(last.meta)
+    output.replace_input_with(last, own)
+    model.recompile()
+    text = str(qstep.summary(model))
+    assert "1 in floating point" in text and "coverage 100 %" not in text
+
+
+def test_batch_norm_in_eval_is_frozen() -> None:
+    """A user's bn.eval() in a training network means what it means in PyTorch: moving statistics, not updated."""
+    model = prepared(qstep.QConfig.lsq_plus(4, 4))
+    model.train()
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.eval()
+    before = [norm.running_mean.clone() for norm in norms]
+    own = model(X)
+    assert all(torch.equal(a, norm.running_mean) for a, norm in zip(before, norms, strict=True))
+    for norm in norms:
+        norm.train()
+    qstep.freeze_batch_norm(model)
+    assert torch.equal(own, model(X))
