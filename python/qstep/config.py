@@ -43,7 +43,10 @@ class QConfig:
         batch_norm: ``"fold"`` multiplies batch norm into the weights before they are quantized (IAO); ``"absorb"`` leaves the weights alone
             and puts it into the integer multiplier of each channel.
         requantization: ``"exact"`` (one rounding), or ``"gemmlowp"`` (bit-exact to TFLite's two roundings).
-        overrides: layer name -> ``{"weight_bits": ..., "act_bits": ...}``; ``act_bits`` is the width of the layer's output.
+        overrides: layer name -> what differs there: ``weight_bits`` and ``act_bits``, or ``weight`` and ``activation``, whole
+            :class:`Scheme` objects of any method. ``act_bits`` and ``activation`` are those of the layer's output.
+
+    Methods mix: ``dataclasses.replace(QConfig.lsq_plus(4, 4), activation=QConfig.iao(8, 8).activation)``.
     """
 
     weight: Scheme
@@ -53,7 +56,7 @@ class QConfig:
     preactivation_bits: int = 8
     batch_norm: str = "absorb"
     requantization: str = "exact"
-    overrides: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("first_layer_bits", "last_layer_bits"):
@@ -65,10 +68,15 @@ class QConfig:
         if self.requantization not in ("exact", "gemmlowp"):
             raise ValueError(f"QConfig: requantization must be 'exact' or 'gemmlowp', got {self.requantization!r}")
         for layer, entry in self.overrides.items():
-            for key, bits in entry.items():
-                if key not in ("weight_bits", "act_bits"):
-                    raise ValueError(f"QConfig: overrides of {layer!r} may set weight_bits and act_bits, got {key!r}")
-                _check_bits(f"overrides[{layer!r}][{key!r}]", bits)
+            for key, value in entry.items():
+                if key in ("weight_bits", "act_bits"):
+                    _check_bits(f"overrides[{layer!r}][{key!r}]", value)
+                elif key not in ("weight", "activation"):
+                    raise ValueError(
+                        f"QConfig: overrides of {layer!r} may set weight_bits, act_bits, weight and activation, got {key!r}"
+                    )
+                elif not isinstance(value, Scheme):
+                    raise ValueError(f"QConfig: overrides[{layer!r}][{key!r}] must be a Scheme, got {value!r}")
 
     @classmethod
     def lsq_plus(
@@ -128,5 +136,5 @@ class QConfig:
             **rules,
         )
 
-    def override(self, layer: str, key: str) -> int | None:
+    def override(self, layer: str, key: str) -> Any:
         return self.overrides.get(layer, {}).get(key)

@@ -80,6 +80,32 @@ class RandomDrop(nn.Module):
         return self.function(x, **self.arguments, training=self.training)
 
 
+class Pad(nn.Module):
+    """Padding with real zero of a tensor on a grid: with the value that the code nearest to zero stands for.
+
+    Args:
+        quantizer: what put the tensor on its grid; referred to, not registered.
+        padding: as :func:`torch.nn.functional.pad` takes it, from the last dimension on.
+    """
+
+    def __init__(self, quantizer: ActivationQuantizer, padding: Sequence[int]) -> None:
+        super().__init__()
+        self._grid = (quantizer,)
+        self.padding = tuple(padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        (quantizer,) = self._grid
+        padded = tF.pad(x, self.padding)
+        if quantizer.calibrating or not (quantizer.active and quantizer.has_residual):
+            return padded
+        zero = quantizer.decode(quantizer.encode(x.new_zeros(())))  # not real zero: the code's own value
+        inside = tF.pad(torch.ones(x.shape, dtype=torch.bool, device=x.device), self.padding)
+        return torch.where(inside, padded, zero.detach().to(x.dtype))
+
+    def extra_repr(self) -> str:
+        return f"padding={self.padding}"
+
+
 class Layer(nn.Module):
     """What all quantized layers share: where their inputs' grids come from, their output's quantizer, and the integer forward pass.
 
@@ -236,8 +262,9 @@ class AffineLayer(Layer):
         """The layer on codes, less the residual of the input's grid."""
         raise NotImplementedError
 
-    def _input_on_grid(self) -> bool:
-        return self._inputs[0].active and not (self.noisy_input and self.training)
+    def _has_codes(self, weight: QuantizedWeight) -> bool:
+        """Whether input and weights lie on even grids, so that the layer can be computed on codes."""
+        return weight.on_grid and self._inputs[0].active and not (self.noisy_input and self.training)
 
     def _centered(self, x: Tensor) -> Tensor:
         residual = self._inputs[0].residual
@@ -333,11 +360,7 @@ class AffineLayer(Layer):
             weight = self._quantized_weight(factor)
             absorbed = None if self.fold else factor
             return {
-                "weight": weight.values.float().cpu().contiguous().numpy(),
-                "weight_scale": weight.scale.float().cpu().reshape(-1).numpy(),
-                "zero_point": int(weight.zero_point.reshape(-1)[0]),
-                "quant_min": self.weight_quantizer.quant_min,
-                "quant_max": self.weight_quantizer.quant_max,
+                **self.weight_quantizer.lowered(weight),
                 "factor": None if absorbed is None else absorbed.cpu().numpy(),
                 "bias": None if bias is None else bias.cpu().numpy(),
                 "target": self.target(),
@@ -371,7 +394,7 @@ class Conv2d(AffineLayer):
         )
 
     def _on_codes(self, x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
-        if not self._input_on_grid():  # a real convolution with quantized weights
+        if not self._has_codes(weight):  # a real convolution with quantized weights
             return self._real(self._centered(x), weight.values, bias)
         source = self._inputs[0]
         return _ops.conv2d(
@@ -402,7 +425,7 @@ class Linear(AffineLayer):
         return tF.linear(x, weight, bias)
 
     def _on_codes(self, x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
-        if not self._input_on_grid():
+        if not self._has_codes(weight):
             return self._real(self._centered(x), weight.values, bias)
         source = self._inputs[0]
         return _ops.linear(x, weight.values, bias, source.scale.detach(), source.residual, weight.scale.detach())

@@ -42,11 +42,15 @@ _MOVEMENT_MODULES = (
     nn.Dropout2d,
     nn.PixelShuffle,
     nn.ChannelShuffle,
+    nn.ZeroPad2d,
+    nn.ConstantPad2d,
+    qnn.Pad,
+    qnn.RandomDrop,
 )
 _MOVEMENT = {
     torch.flatten, "flatten", torch.reshape, "reshape", "view", torch.permute, "permute", torch.transpose, "transpose", "contiguous",
     torch.chunk, "chunk", torch.split, "split", operator.getitem, tF.max_pool2d, torch.max_pool2d,
-    torch.squeeze, "squeeze", torch.unsqueeze, "unsqueeze", "unflatten", "clone",
+    torch.squeeze, "squeeze", torch.unsqueeze, "unsqueeze", "unflatten", "clone", tF.pad,
 }  # fmt: skip
 _DROPOUTS = {"dropout", "dropout2d", "stochastic_depth"}  # by name: the last is torchvision's
 _SIZES = {getattr, "size", "dim"}
@@ -134,7 +138,7 @@ def is_dropout(node: fx.Node, module: nn.Module | None) -> bool:
 def is_movement(node: fx.Node, module: nn.Module | None) -> bool:
     """Whether the node passes values on without computing new ones; ``module`` is what a call_module node calls."""
     if node.op == "call_module":
-        return isinstance(module, (*_MOVEMENT_MODULES, qnn.RandomDrop))
+        return isinstance(module, _MOVEMENT_MODULES)
     return node.op in ("call_function", "call_method") and (node.target in _MOVEMENT or is_dropout(node, None))
 
 
@@ -261,7 +265,9 @@ class _Preparation:
         return activation is not None and activation.clamp is None
 
     def output_quantizer(self, node: fx.Node, path: str, nonnegative: bool) -> ActivationQuantizer:
-        scheme = self.config.activation.with_bits(self.activation_bits(node, path))
+        scheme = self.config.override(path, "activation") or self.config.activation.with_bits(
+            self.activation_bits(node, path)
+        )
         quantizer = ACTIVATION_METHODS[scheme.method](scheme.bit_width, nonnegative, **scheme.options)
         quantizer.path = f"{path}.output_quantizer"
         return quantizer
@@ -272,16 +278,17 @@ class _Preparation:
             bits = self.config.first_layer_bits
         if bits is None and node is self.last:
             bits = self.config.last_layer_bits
-        scheme = self.config.weight.with_bits(bits)
+        scheme = self.config.override(path, "weight") or self.config.weight.with_bits(bits)
         quantizer = WEIGHT_METHODS[scheme.method](scheme.bit_width, weight.shape, **scheme.options)
         quantizer.path = f"{path}.weight_quantizer"
         return quantizer
 
     # --- putting layers in ---
 
-    def free_name(self, wanted: str) -> str:
+    def free_name(self, wanted: str, *, replaces: bool = False) -> str:
+        """A module name that nothing has; ``replaces`` says that the float module of that name is what the new one stands for."""
         name, count = wanted, 0
-        while name in self.replaced:
+        while name in self.replaced or (name in self.modules and not (replaces and name == wanted)):
             count += 1
             name = f"{wanted}_{count}"
         self.replaced.add(name)
@@ -356,7 +363,7 @@ class _Preparation:
                 node, f"padding_mode '{module.padding_mode}'", "Only zero padding has an integer definition here"
             )
         target = str(node.target)
-        path = self.free_name(target)
+        path = self.free_name(target, replaces=True)
         last, batch_norm = node, None
         user = self.single_user(node)
         norm = {4: nn.BatchNorm2d, 2: nn.BatchNorm1d}.get(len(self.shape(node)), ())
@@ -512,6 +519,29 @@ class _Preparation:
         self.graph.erase_node(node)
         return call
 
+    def pad(self, node: fx.Node) -> fx.Node:
+        """Puts a :class:`qstep.nn.Pad` in place of a padding with zeros."""
+        module = self.module(node)
+        (source,) = self.tensor_inputs(node)
+        if module is not None:
+            padding, mode, value = module.padding, "constant", getattr(module, "value", 0)
+        else:
+            args, kwargs = arguments_of(node)
+            bound = inspect.signature(tF.pad).bind(*args, **kwargs)
+            bound.apply_defaults()
+            padding, mode, value = (bound.arguments[k] for k in ("pad", "mode", "value"))
+        if mode != "constant" or value not in (None, 0, 0.0):
+            raise self.unsupported(node, f"padding with mode '{mode}', value {value}", "Only padding with zeros has an integer definition here")  # fmt: skip
+        path = self.free_name(str(node.target), replaces=True) if module is not None else self.free_name(node.name)
+        self._set_module(path, qnn.Pad(self.quantizer_of[source], padding))  # type: ignore[arg-type]
+        with self.graph.inserting_before(node):
+            call = self.graph.call_module(path, (source,))
+        call.meta = dict(node.meta)
+        node.replace_all_uses_with(call)
+        self.graph.erase_node(node)
+        self.modules[path] = self.root.get_submodule(path)
+        return call
+
     def movement(self, node: fx.Node) -> None:
         """The value keeps its grid. Parts of a tuple (chunk, split) share it."""
         sources = [n for n in node.all_input_nodes if n in self.quantizer_of]
@@ -523,6 +553,8 @@ class _Preparation:
             self.noisy.add(node)
         elif sources[0] in self.noisy:
             self.noisy.add(node)
+        if isinstance(module, nn.ZeroPad2d | nn.ConstantPad2d) or node.target is tF.pad:
+            node = self.pad(node)
         if isinstance(module, nn.MaxPool2d) and module.return_indices:
             raise self.unsupported(node, "return_indices", "Indices have no integer definition here")
         self.quantizer_of[node] = self.quantizer_of[sources[0]]

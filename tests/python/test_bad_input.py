@@ -42,7 +42,10 @@ def test_options() -> None:
         (lambda: qstep.QConfig.lsq_plus(4, 4, act_config=5), "act_config must be 1, 2, 3 or 4"),
         (lambda: qstep.QConfig.iao(batch_norm="none"), "batch_norm must be 'fold' or 'absorb'"),
         (lambda: qstep.QConfig.iao(requantization="float"), "requantization must be"),
-        (lambda: qstep.QConfig.lsq_plus(overrides={"a": {"bits": 4}}), "may set weight_bits and act_bits"),
+        (
+            lambda: qstep.QConfig.lsq_plus(overrides={"a": {"bits": 4}}),
+            "may set weight_bits, act_bits, weight and activation",
+        ),
         (lambda: prepared(qstep.QConfig.iao(smoothing=1.0)), r"smoothing must be in \[0, 1\)"),
         (lambda: prepared(qstep.QConfig.lsq_plus(act_options={"init": "guess"})), "init must be 'mse' or 'min_max'"),
     ):

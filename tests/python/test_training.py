@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 
 import pytest
@@ -251,3 +252,58 @@ def test_batch_norm_in_eval_is_frozen() -> None:
         norm.train()
     qstep.freeze_batch_norm(model)
     assert torch.equal(own, model(X))
+
+
+class Padded(nn.Module):
+    """The channel-padding shortcut of CIFAR ResNets (He et al., section 4.2, option A), and spatial padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, 2, 1)
+        self.pad = nn.ZeroPad2d((1, 0, 2, 1))
+        self.linear = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 3))
+        return self.linear(self.pad(F.relu(self.conv(x) + shortcut)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("config", [qstep.QConfig.lsq_plus(4, 4, act_config=4), qstep.QConfig.iao()])
+def test_padding_pads_with_the_code_of_zero(config: qstep.QConfig) -> None:
+    torch.manual_seed(0)
+    float_model = Padded()
+    model = qstep.prepare(float_model, config, example_inputs=(X,))
+    qstep.calibrate(model, [X], progress=False)
+    quantizer = model.get_submodule("x_quantizer").output_quantizer
+    pad = model.get_submodule("pad_1")  # "pad" is the float module, which another Pad replaces
+    grid = quantizer.grid()
+    zero = round(-grid.offset / grid.scale) + grid.zero_point
+    x = quantizer(X)
+    padded = pad(x)
+    assert padded.shape[1] == 8 and torch.equal(padded[:, 2:5], x)
+    assert torch.equal(quantizer.encode(padded[:, 5:]), torch.full_like(padded[:, 5:], zero, dtype=torch.uint8))
+    assert torch.equal(padded[:, 5:], quantizer.decode(quantizer.encode(padded[:, 5:])))
+    assert (model(X) - float_model(X)).abs().max() < 1.0
+
+
+def test_padding_with_other_values_is_an_error() -> None:
+    for padding in (nn.ConstantPad2d(1, 0.5), nn.ReflectionPad2d(1)):
+        with pytest.raises(qstep.UnsupportedError, match=r"zeros|no integer definition"):
+            qstep.prepare(nn.Sequential(nn.Conv2d(3, 4, 1), padding), qstep.QConfig.iao(), example_inputs=(X,))
+
+
+def test_methods_mix_per_layer() -> None:
+    iao, lsq = qstep.QConfig.iao(8, 8), qstep.QConfig.lsq_plus(4, 4)
+    config = dataclasses.replace(
+        lsq,
+        activation=iao.activation,
+        overrides={"blocks.0.conv1": {"weight": iao.weight, "activation": lsq.activation}},
+    )
+    model = prepared(config)
+    chosen = {m.path: (m.weight_quantizer.method, m.output_quantizer.method) for m in model.modules()
+              if isinstance(m, qstep.nn.Conv2d)}  # fmt: skip
+    assert chosen["blocks.0.conv1"] == ("iao", "lsq_plus")
+    assert {v for k, v in chosen.items() if k != "blocks.0.conv1"} == {("lsq_plus", "iao")}
+    assert qstep.compare(model, qstep.convert(model), X).differing_codes == 0
+    with pytest.raises(ValueError, match="must be a Scheme"):
+        dataclasses.replace(config, overrides={"linear": {"weight": 4}})

@@ -1,6 +1,6 @@
 #pragma once
 // Quantizers as modules: the parameters, first values and current grid of a method, for weights and for activations. C++ twin of
-// python/qstep/quantizers.py; both call the same operators.
+// python/qstep/quantizers/; both call the same operators.
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 

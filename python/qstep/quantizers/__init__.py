@@ -1,0 +1,30 @@
+"""Quantizers as modules: parameters, initialisation and the current grid of each method.
+
+A thin shell: forward passes, gradients and initialisations are ``torch.ops.qstep`` operators. Each method has one class for weights and
+one for activations; :data:`WEIGHT_METHODS` and :data:`ACTIVATION_METHODS` list them by the name that :class:`qstep.QConfig` uses.
+"""
+
+from collections.abc import Callable
+
+from .base import ActivationQuantizer, QuantizedWeight, Quantizer, WeightQuantizer
+from .iao import IaoActivation, IaoWeight
+from .lsq_plus import LsqPlusActivation, LsqPlusWeight
+
+__all__ = [
+    "ACTIVATION_METHODS",
+    "WEIGHT_METHODS",
+    "ActivationQuantizer",
+    "IaoActivation",
+    "IaoWeight",
+    "LsqPlusActivation",
+    "LsqPlusWeight",
+    "QuantizedWeight",
+    "Quantizer",
+    "WeightQuantizer",
+]
+
+WEIGHT_METHODS: dict[str, Callable[..., WeightQuantizer]] = {"lsq_plus": LsqPlusWeight, "iao": IaoWeight}
+ACTIVATION_METHODS: dict[str, Callable[..., ActivationQuantizer]] = {
+    "lsq_plus": LsqPlusActivation,
+    "iao": IaoActivation,
+}
