@@ -40,11 +40,13 @@ class Quantizer : public torch::nn::Module {
   Tensor initialized_;  // buffer
 };
 
-/// Weights on their grid: values = scale * (code - zero_point).
+/// Weights on their grid: values = scale * (code - zero_point). on_grid is false where that does not hold: while a method still trains
+/// some of the weights as real numbers, or where levels are not evenly spaced. Layers then convolve the values instead of codes.
 struct QuantizedWeight {
   Tensor values;
   Tensor scale;       ///< [] or [out]
   Tensor zero_point;  ///< integer-valued, one element
+  bool on_grid = true;
 };
 
 class WeightQuantizer : public Quantizer {

@@ -19,7 +19,7 @@ std::array<int64_t, 3> state_of(const Tensor& t) {
 
 QuantizerPtr make_output(const QConfig& config, bool nonnegative) { return config.make_activation(config.act_bits, nonnegative); }
 
-// A float32, contiguous CPU copy of t, for the builder.
+// A contiguous CPU copy of t, for the builder.
 Tensor on_host(const Tensor& t, at::ScalarType dtype) { return t.detach().to(at::kCPU, dtype).contiguous(); }
 
 template <class T>
@@ -170,6 +170,13 @@ std::optional<Tensor> AffineLayer::residual_of(const QuantizedWeight& w) const {
   return residual->to(at::kDouble) * w.values.to(at::kDouble).flatten(1).sum(1);
 }
 
+bool AffineLayer::has_codes(const QuantizedWeight& w) const { return w.on_grid && input().active(); }
+
+Tensor AffineLayer::centered(const Tensor& x) const {
+  const std::optional<Tensor> residual = input().active() ? input().residual() : std::nullopt;
+  return residual ? x - residual->to(x.dtype()) : x;
+}
+
 Tensor AffineLayer::in_float(const std::vector<Tensor>& inputs) {
   const Tensor y = real(inputs[0], weight, bias.defined() ? std::optional(bias) : std::nullopt);
   if (!options_.batch_norm) return y;
@@ -249,7 +256,7 @@ Tensor Conv2dImpl::real(const Tensor& x, const Tensor& w, const std::optional<Te
 }
 
 Tensor Conv2dImpl::on_codes(const Tensor& x, const QuantizedWeight& w, const std::optional<Tensor>& b) {
-  if (!input().active()) return real(x, w.values, b);
+  if (!has_codes(w)) return real(centered(x), w.values, b);
   return conv2d(x, w.values, b, input().scale().detach(), input().residual(), w.scale.detach(), options_.geometry_);
 }
 
@@ -273,7 +280,7 @@ LinearImpl::LinearImpl(const LinearOptions& options, const QConfig& config, Quan
 Tensor LinearImpl::real(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b) { return at::linear(x, w, b); }
 
 Tensor LinearImpl::on_codes(const Tensor& x, const QuantizedWeight& w, const std::optional<Tensor>& b) {
-  if (!input().active()) return real(x, w.values, b);
+  if (!has_codes(w)) return real(centered(x), w.values, b);
   return linear(x, w.values, b, input().scale().detach(), input().residual(), w.scale.detach());
 }
 

@@ -134,6 +134,11 @@ class AffineLayer : public Layer {
   Tensor simulate(const std::vector<Tensor>& inputs) override;
   Tensor in_float(const std::vector<Tensor>& inputs) override;
 
+  /// Whether input and weights lie on even grids, so that the layer can be computed on codes.
+  bool has_codes(const QuantizedWeight& w) const;
+  /// x less the residual of its grid, which enters through the bias.
+  Tensor centered(const Tensor& x) const;
+
   /// Calls `append` with the layer's weight and per-channel factor and bias as the builder takes them.
   template <class Append>
   ir::ValueId lower_affine(const Append& append);
