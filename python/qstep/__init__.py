@@ -3,7 +3,7 @@
 from . import functional, nn
 from ._C import Error
 from ._version import __version__, cmake_prefix_path
-from .calibration import calibrate, freeze_batch_norm, freeze_ranges
+from .calibration import calibrate, freeze_batch_norm, freeze_ranges, reestimate_batch_norm
 from .compare import Comparison, LayerComparison, compare
 from .config import QConfig, Scheme
 from .convert import convert
@@ -32,5 +32,6 @@ __all__ = [
     "load",
     "nn",
     "prepare",
+    "reestimate_batch_norm",
     "summary",
 ]

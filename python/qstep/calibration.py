@@ -70,6 +70,63 @@ def calibrate(model: nn.Module, loader: Iterable[Any], batches: int = 8, *, prog
             module.training = mode
 
 
+@torch.no_grad()
+def reestimate_batch_norm(model: nn.Module, loader: Iterable[Any], batches: int = 50, *, progress: bool = True) -> None:
+    """Replaces the moving statistics of every batch norm by averages over a few batches, with everything else at rest.
+
+    At low bit widths the moving averages of training lag behind weights that jump between codes. Here each batch goes through the network as
+    in training, with the weights, grids and ranges as they are; means and variances of the batches are averaged with equal weight.
+
+    Args:
+        model: what :func:`qstep.prepare` returned, calibrated; or any float network. Changed in place, its mode is kept.
+        loader: yields tensors, or tuples whose first entry is the network's input; augmented as in training, or not.
+        batches: number of batches to average over.
+        progress: show a progress bar.
+    """
+    if batches < 1:
+        raise ValueError(f"reestimate_batch_norm: batches must be at least 1, got {batches}")
+    norms = [
+        m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is not None
+    ]
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    training = {m: m.training for m in model.modules()}
+    frozen = {m: m.batch_norm_frozen for m in model.modules() if isinstance(m, AffineLayer)}
+    before = [(m.running_mean.clone(), m.running_var.clone(), m.num_batches_tracked.clone(), m.momentum) for m in norms]  # type: ignore[union-attr]
+    sums = [(torch.zeros_like(mean), torch.zeros_like(var)) for mean, var, *_ in before]
+    seen = 0
+    try:
+        model.eval()  # quantizers observe nothing, dropouts drop nothing
+        for module in [*norms, *(m for m in model.modules() if isinstance(m, Layer))]:
+            module.training = True
+        for layer in frozen:
+            layer.batch_norm_frozen = False
+        for norm in norms:
+            norm.momentum = 1.0  # moving statistics become those of the batch
+        for batch, _ in zip(
+            loader, tqdm(range(batches), desc="batch norm", unit="batch", disable=not progress), strict=False
+        ):
+            model(*_inputs_of(batch, device))
+            seen += 1
+            for norm, (mean, var), (old_mean, old_var, *_) in zip(norms, sums, before, strict=True):
+                mean += norm.running_mean
+                var += norm.running_var
+                norm.running_mean.copy_(old_mean)  # type: ignore[union-attr]  # folded weights depend on them
+                norm.running_var.copy_(old_var)  # type: ignore[union-attr]
+        if seen == 0:
+            raise ValueError("reestimate_batch_norm: the loader gave no batch")
+        for norm, (mean, var) in zip(norms, sums, strict=True):
+            norm.running_mean.copy_(mean / seen)  # type: ignore[union-attr]
+            norm.running_var.copy_(var / seen)  # type: ignore[union-attr]
+    finally:
+        for norm, (_, _, tracked, momentum) in zip(norms, before, strict=True):
+            norm.num_batches_tracked.copy_(tracked)  # type: ignore[union-attr]
+            norm.momentum = momentum
+        for layer, was_frozen in frozen.items():
+            layer.batch_norm_frozen = was_frozen
+        for module, mode in training.items():
+            module.training = mode
+
+
 def freeze_batch_norm(model: nn.Module, frozen: bool = True) -> None:
     """Uses (and stops updating) the moving statistics of every batch norm in training too: IAO's last phase."""
     for module in model.modules():

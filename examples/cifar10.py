@@ -1,0 +1,265 @@
+"""Quantization-aware training of ResNet-20 on CIFAR-10 from a float checkpoint, with any method of qstep.
+
+Each run has a folder of its own under --out: its state after every epoch (the same command continues from there, bit for bit), the integer
+network, and result.json with the accuracy of the trained and of the integer network. cifar10_table.py makes a table of all runs.
+
+    python examples/cifar10.py --data cifar --checkpoint resnet20.th --method float --out runs
+    python examples/cifar10.py --data cifar --checkpoint resnet20.th --method lsq_plus --weight-bits 4 --act-bits 4 --out runs
+    python examples/cifar10_table.py runs
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from cifar10_data import Images, batches, load, shuffled_batches
+from cifar10_network import ACTIVATIONS, ResNet20, load_checkpoint
+from torch import Tensor, fx, nn
+from tqdm import tqdm
+
+import qstep
+
+BATCH = 128
+WEIGHT_DECAY = {2: 0.25e-4, 3: 0.5e-4}  # LSQ: fewer bits need less of it
+CODES_COMPARED = 256  # test pictures whose codes are compared in every layer; logits are compared on all
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a method is configured and trained.
+
+    ``config`` makes the QConfig from widths and options; ``None`` trains in float. Every method has the same budget: SGD with Nesterov
+    momentum, cosine from ``learning_rate`` to 0, no weight decay on anything but weights.
+    """
+
+    config: Callable[..., qstep.QConfig] | None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    learning_rate: float = 0.01
+    clip: float | None = None  # of the gradient's norm
+
+
+METHODS: dict[str, Method] = {
+    "float": Method(None),
+    "iao": Method(qstep.QConfig.iao, {"per_channel": True}),
+    "lsq": Method(qstep.QConfig.lsq, {"per_channel": True}),
+    "lsq_plus": Method(qstep.QConfig.lsq_plus, {"per_channel": True}),
+}
+
+
+def stream_widths(bits: int) -> dict[str, dict[str, int]]:
+    """Overrides that keep what an addition reads and writes at ``bits``, and so narrow only what a convolution reads."""
+    blocks = [f"layer{stage}.{i}" for stage in (1, 2, 3) for i in range(3)]
+    sums = ["add", *(f"add_{i}" for i in range(1, 9))]
+    return {name: {"act_bits": bits} for name in ["conv1", *(f"{b}.conv2" for b in blocks), *sums]}
+
+
+def build(arguments: argparse.Namespace, train: Images) -> nn.Module:
+    """The network to train: float, or prepared and calibrated."""
+    method = METHODS[arguments.method]
+    narrow = method.config is not None and arguments.act_bits < 8
+    model: nn.Module = ResNet20(arguments.activation, apart=narrow)
+    load_checkpoint(model, arguments.checkpoint)
+    model.to(memory_format=torch.channels_last)
+    if method.config is None:
+        return model
+    options = {**method.options, **arguments.option}
+    if narrow:
+        options.setdefault("overrides", stream_widths(8))
+    config = method.config(arguments.weight_bits, arguments.act_bits, **options)
+    example = torch.zeros(2, 3, 32, 32)
+    model = qstep.prepare(model, config, example_inputs=(example,))
+    qstep.calibrate(model, shuffled_batches(train, BATCH, arguments.seed, 0), batches=16, progress=False)
+    return model
+
+
+def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Weight decay on the weights of convolutions and of the linear layer only: not on scales, offsets or batch norm."""
+    weights = [p for p in model.parameters() if p.dim() > 1]
+    others = [p for p in model.parameters() if p.dim() <= 1]
+    return [{"params": weights, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+
+
+@dataclass
+class Training:
+    """Model, optimizer and position; all that a run needs to go on is in ``state``."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    settings: Mapping[str, Any]
+    epoch: int = 0
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "settings": self.settings,
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def save(self, path: Path) -> None:
+        partial = path.with_suffix(".partial")
+        torch.save(self.state(), partial)
+        partial.replace(path)  # an interrupted save leaves the last good state
+
+    def resume(self, path: Path) -> None:
+        state = torch.load(path, weights_only=True)
+        if state["settings"] != dict(self.settings):
+            raise ValueError(f"{path} belongs to a run with other settings: {state['settings']}, not {self.settings}")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch = state["epoch"]
+
+
+def train(run: Training, images: Images, arguments: argparse.Namespace, state: Path) -> None:
+    method = METHODS[arguments.method]
+    rate = arguments.learning_rate or method.learning_rate
+    per_epoch = len(images) // BATCH
+    total = arguments.epochs * per_epoch
+    while run.epoch < arguments.epochs:
+        run.model.train()
+        losses: list[float] = []
+        loader = shuffled_batches(images, BATCH, arguments.seed, run.epoch)
+        bar = tqdm(loader, desc=f"epoch {run.epoch + 1}", total=per_epoch, unit="batch", mininterval=5)
+        for step, (x, y) in enumerate(bar, start=run.epoch * per_epoch):
+            for group in run.optimizer.param_groups:
+                group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / total))
+            run.optimizer.zero_grad()
+            loss = F.cross_entropy(run.model(x), y)
+            loss.backward()
+            if method.clip is not None:
+                nn.utils.clip_grad_norm_(run.model.parameters(), method.clip)
+            run.optimizer.step()
+            losses.append(loss.item())
+            bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", refresh=False)
+        run.epoch += 1
+        run.save(state)
+        print(f"epoch {run.epoch}: training loss {np.mean(losses):.4f}", flush=True)
+
+
+@torch.no_grad()
+def logits(model: nn.Module | qstep.IntegerNetwork, images: Images) -> Tensor:
+    if isinstance(model, nn.Module):
+        model.eval()
+    loader = tqdm(batches(images, 250), desc="test", total=math.ceil(len(images) / 250), mininterval=5)
+    return torch.cat([model(x) for x, _ in loader])
+
+
+def percent_correct(outputs: Tensor, images: Images) -> float:
+    return 100 * (outputs.argmax(1) == images.labels).float().mean().item()
+
+
+def evaluate(model: nn.Module, test: Images, folder: Path) -> dict[str, Any]:
+    """Accuracy of the trained network and of the integer network made from it, which must agree in every bit."""
+    outputs = logits(model, test)
+    np.savez_compressed(folder / "correct.npz", correct=(outputs.argmax(1) == test.labels).numpy())
+    result: dict[str, Any] = {"accuracy": percent_correct(outputs, test), "images": len(test)}
+    if not isinstance(model, fx.GraphModule):
+        return result
+    path = folder / "network.safetensors"
+    qstep.convert(model).save(path)
+    net = qstep.load(path)
+    integer_outputs = logits(net, test)
+    x, _ = next(batches(test.first(CODES_COMPARED), CODES_COMPARED))
+    comparison = qstep.compare(model, net, x)
+    return {
+        **result,
+        "integer_accuracy": percent_correct(integer_outputs, test),
+        "differing_logits": int((outputs != integer_outputs).sum()),
+        "differing_codes": comparison.differing_codes,
+        "compared_codes": comparison.total_codes,
+        "bytes": path.stat().st_size,
+    }
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="torchvision's folder, or train/<class>, test/<class>")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="float ResNet-20 to start from")
+    parser.add_argument("--out", type=Path, default=Path("cifar10-runs"), help="folder of all runs")
+    parser.add_argument("--method", choices=list(METHODS), required=True)
+    parser.add_argument("--weight-bits", type=int, default=4)
+    parser.add_argument("--act-bits", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--learning-rate", type=float, help="first learning rate; default: the method's")
+    parser.add_argument("--weight-decay", type=float, help="default: by width of the weights, as LSQ does")
+    parser.add_argument("--option", type=_option, action="append", default=[], metavar="NAME=VALUE",
+                        help="argument of the method's QConfig, as JSON: per_channel=false, act_config=1")  # fmt: skip
+    parser.add_argument("--activation", choices=list(ACTIVATIONS), default="relu")
+    parser.add_argument(
+        "--batch-norm-batches", type=int, default=50, help="to re-estimate statistics at the end; 0: not"
+    )
+    parser.add_argument("--limit-train", type=int, help="use so many pictures only")
+    parser.add_argument("--limit-test", type=int)
+    parser.add_argument("--name", help="of the run's folder; default: from method, widths and seed")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    arguments.option = dict(arguments.option)
+    if arguments.name is None:
+        widths = "" if arguments.method == "float" else f"-w{arguments.weight_bits}a{arguments.act_bits}"
+        arguments.name = f"{arguments.method}{widths}-e{arguments.epochs}-s{arguments.seed}"
+    return arguments
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def main() -> None:
+    arguments = parse()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(arguments.seed)
+    folder = arguments.out / arguments.name
+    folder.mkdir(parents=True, exist_ok=True)
+    train_images, test_images = load(arguments.data, arguments.out / "cifar10.pt")
+    train_images = train_images.first(arguments.limit_train)
+    test_images = test_images.first(arguments.limit_test)
+
+    settings = {
+        key: str(value) for key, value in sorted(vars(arguments).items()) if key not in ("out", "data", "threads")
+    }
+    model = build(arguments, train_images)
+    decay = arguments.weight_decay
+    if decay is None:
+        quantized = METHODS[arguments.method].config is not None
+        decay = WEIGHT_DECAY.get(arguments.weight_bits, 1e-4) if quantized else 1e-4
+    optimizer = torch.optim.SGD(parameter_groups(model, decay), lr=0.0, momentum=0.9, nesterov=True)
+    run = Training(model, optimizer, settings)
+    state = folder / "state.pt"
+    if state.exists():
+        run.resume(state)
+    start = time.perf_counter()
+    train(run, train_images, arguments, state)
+    if arguments.batch_norm_batches and arguments.epochs:
+        loader = shuffled_batches(train_images, BATCH, arguments.seed, arguments.epochs)
+        qstep.reestimate_batch_norm(model, loader, arguments.batch_norm_batches, progress=False)
+    torch.save(model.state_dict(), folder / "model.pt")
+    result = {
+        **{key: getattr(arguments, key) for key in ("name", "method", "activation", "epochs", "seed", "option")},
+        "weight_bits": None if arguments.method == "float" else arguments.weight_bits,
+        "act_bits": None if arguments.method == "float" else arguments.act_bits,
+        **evaluate(model, test_images, folder),
+        "seconds": round(time.perf_counter() - start),
+        "command": " ".join(["python", *sys.argv]),
+    }
+    (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
