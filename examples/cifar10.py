@@ -164,6 +164,7 @@ def evaluate(model: nn.Module, test: Images, folder: Path) -> dict[str, Any]:
     outputs = logits(model, test)
     np.savez_compressed(folder / "correct.npz", correct=(outputs.argmax(1) == test.labels).numpy())
     result: dict[str, Any] = {"accuracy": percent_correct(outputs, test), "images": len(test)}
+    print(f"trained: {result['accuracy']:.2f} %", flush=True)
     if not isinstance(model, fx.GraphModule):
         return result
     path = folder / "network.safetensors"

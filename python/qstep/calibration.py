@@ -85,42 +85,42 @@ def reestimate_batch_norm(model: nn.Module, loader: Iterable[Any], batches: int 
     """
     if batches < 1:
         raise ValueError(f"reestimate_batch_norm: batches must be at least 1, got {batches}")
-    norms = [
-        m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is not None
-    ]
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    moving = {
+        m: (m.running_mean, m.running_var)
+        for m in model.modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is not None and m.running_var is not None
+    }
+    before = {m: ([s.clone() for s in state], m.momentum, m.num_batches_tracked) for m, state in moving.items()}
+    sums = {m: [torch.zeros_like(s) for s in state] for m, state in moving.items()}
     training = {m: m.training for m in model.modules()}
     frozen = {m: m.batch_norm_frozen for m in model.modules() if isinstance(m, AffineLayer)}
-    before = [(m.running_mean.clone(), m.running_var.clone(), m.num_batches_tracked.clone(), m.momentum) for m in norms]  # type: ignore[union-attr]
-    sums = [(torch.zeros_like(mean), torch.zeros_like(var)) for mean, var, *_ in before]
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     seen = 0
     try:
-        model.eval()  # quantizers observe nothing, dropouts drop nothing
-        for module in [*norms, *(m for m in model.modules() if isinstance(m, Layer))]:
-            module.training = True
+        for module in model.modules():  # quantizers observe nothing, dropouts drop nothing
+            module.training = module in moving or isinstance(module, Layer)
         for layer in frozen:
             layer.batch_norm_frozen = False
-        for norm in norms:
+        for norm in moving:
             norm.momentum = 1.0  # moving statistics become those of the batch
+            norm.num_batches_tracked = None
         for batch, _ in zip(
             loader, tqdm(range(batches), desc="batch norm", unit="batch", disable=not progress), strict=False
         ):
             model(*_inputs_of(batch, device))
             seen += 1
-            for norm, (mean, var), (old_mean, old_var, *_) in zip(norms, sums, before, strict=True):
-                mean += norm.running_mean
-                var += norm.running_var
-                norm.running_mean.copy_(old_mean)  # type: ignore[union-attr]  # folded weights depend on them
-                norm.running_var.copy_(old_var)  # type: ignore[union-attr]
+            for norm, state in moving.items():
+                for total, statistic, old in zip(sums[norm], state, before[norm][0], strict=True):
+                    total += statistic
+                    statistic.copy_(old)  # folded weights depend on it
         if seen == 0:
             raise ValueError("reestimate_batch_norm: the loader gave no batch")
-        for norm, (mean, var) in zip(norms, sums, strict=True):
-            norm.running_mean.copy_(mean / seen)  # type: ignore[union-attr]
-            norm.running_var.copy_(var / seen)  # type: ignore[union-attr]
+        for norm, state in moving.items():
+            for total, statistic in zip(sums[norm], state, strict=True):
+                statistic.copy_(total / seen)
     finally:
-        for norm, (_, _, tracked, momentum) in zip(norms, before, strict=True):
-            norm.num_batches_tracked.copy_(tracked)  # type: ignore[union-attr]
-            norm.momentum = momentum
+        for norm, (_, momentum, count) in before.items():
+            norm.momentum, norm.num_batches_tracked = momentum, count
         for layer, was_frozen in frozen.items():
             layer.batch_norm_frozen = was_frozen
         for module, mode in training.items():

@@ -172,7 +172,7 @@ class Layer(nn.Module):
 
     def integer_codes(self, *inputs: Tensor) -> Tensor:
         """What the integer engine makes of these inputs: uint8 codes, or int32 accumulators where there is no output quantizer."""
-        codes = [q.encode(x).cpu() for q, x in zip(self._inputs, inputs, strict=True)]
+        codes = [q.encode(x).cpu().contiguous() for q, x in zip(self._inputs, inputs, strict=True)]
         return torch.from_numpy(self._lowered(codes).run([c.numpy() for c in codes])[0])
 
     def integer_forward(self, *inputs: Tensor) -> Tensor:

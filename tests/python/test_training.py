@@ -307,3 +307,41 @@ def test_methods_mix_per_layer() -> None:
     assert qstep.compare(model, qstep.convert(model), X).differing_codes == 0
     with pytest.raises(ValueError, match="must be a Scheme"):
         dataclasses.replace(config, overrides={"linear": {"weight": 4}})
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_reestimated_batch_norm_is_the_mean_of_the_batches(config: qstep.QConfig) -> None:
+    model = prepared(config)
+    layer = model.get_submodule("conv1")
+    x = [torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(seed)) + seed for seed in (1, 2, 3)]
+    sums = []
+    handle = layer.batch_norm.register_forward_pre_hook(lambda _, args: sums.append(args[0]))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    qstep.reestimate_batch_norm(model, x, batches=2, progress=False)
+    handle.remove()
+    assert len(sums) == 2
+    mean = torch.stack([s.mean((0, 2, 3)) for s in sums]).mean(0)
+    var = torch.stack([s.var((0, 2, 3)) for s in sums]).mean(0)
+    torch.testing.assert_close(layer.batch_norm.running_mean, mean)
+    torch.testing.assert_close(layer.batch_norm.running_var, var)
+    after = model.state_dict()
+    changed = {k for k in before if not torch.equal(before[k], after[k])}
+    assert changed and all(k.endswith(("running_mean", "running_var")) for k in changed)  # no range, no scale, no count
+    assert model.training and layer.batch_norm.training and layer.batch_norm.momentum == 0.1
+
+
+def test_reestimation_without_batches_changes_nothing() -> None:
+    model = prepared(CONFIGS[0].values[0])
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(ValueError, match="the loader gave no batch"):
+        qstep.reestimate_batch_norm(model, [], progress=False)
+    with pytest.raises(ValueError, match="batches must be at least 1, got 0"):
+        qstep.reestimate_batch_norm(model, [X], 0)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_evaluation_in_channels_last_memory() -> None:
+    model = prepared(CONFIGS[0].values[0]).eval()
+    with torch.no_grad():
+        expected = model(X)
+        assert torch.equal(model(X.to(memory_format=torch.channels_last)), expected)
