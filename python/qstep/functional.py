@@ -93,3 +93,94 @@ def affine_params(
         symmetric: ``zero_point`` 0 and the larger magnitude as range, for weights.
     """
     return torch.ops.qstep.affine_params(min, max, quant_min=quant_min, quant_max=quant_max, symmetric=symmetric)
+
+
+def pwlq(
+    w: Tensor,
+    *,
+    bit_width: int,
+    breakpoint: Tensor | float | None = None,
+    axis: int | None = None,
+    estimate: str = "gaussian",
+    breakpoints: int = 1,
+    scheme: str = "paper",
+    bias_correction: str | None = None,
+) -> Tensor:
+    """Piecewise linear quantization (PWLQ) of weights.
+
+    The breakpoints ``p_1 < ... < p_n`` cut the magnitudes into pieces ``[p_r, p_(r+1)]`` with ``p_0 = 0`` and ``p_(n+1) = max|w|``; inside
+    a piece magnitudes are uniform with ``bit_width - 1`` bits, and the sign is kept::
+
+        sign(w) * (p_r + step_r * clamp(round((|w| - p_r) / step_r), 0, 2^(bit_width - 1) - 1))
+
+    The gradient to ``w`` is 1 everywhere. That is beyond the paper, which quantizes trained networks.
+
+    Args:
+        w: finite, any shape; float32, float64, bfloat16 or float16.
+        bit_width: 2 to 8, of sign and magnitude.
+        breakpoint: above 0 and below ``max|w|``, ascending: shape ``[]`` or ``[n]``; with ``axis``, ``[channels]`` or ``[channels, n]``.
+            ``None``: as :func:`pwlq_breakpoint` estimates them.
+        axis: dimension that the breakpoints run along; ``None`` for one set.
+        estimate, breakpoints: see :func:`pwlq_breakpoint`.
+        scheme: ``"paper"``, whose first piece has steps of ``p_1 / (2^(bit_width - 1) - 1)``; ``"repo"``, as the authors' code has it,
+            ``2 p_1 / (2^bit_width - 1)``.
+        bias_correction: moves mean and standard deviation of the result to those of ``w``, over all that shares breakpoints. With ``r =
+            sd(w) / sd(w_hat)``: ``"repo"`` (w_hat + mean(w) - mean(w_hat)) r, ``"exact"`` (w_hat - mean(w_hat)) r + mean(w).
+
+    Returns:
+        The quantized weights, with the shape and dtype of ``w``.
+
+    Source: Fang et al., Post-Training Piecewise Linear Quantization for Deep Neural Networks, ECCV 2020, equations 1 to 8.
+
+    >>> pwlq(torch.tensor([-4.0, -0.3, 0.2, 0.9, 2.6]), bit_width=3, breakpoint=1.0)
+    tensor([-4.0000, -0.3333,  0.3333,  1.0000,  3.0000])
+    """
+    if breakpoint is not None and not isinstance(breakpoint, Tensor):
+        breakpoint = torch.tensor(breakpoint, dtype=torch.float64, device=w.device)
+    return torch.ops.qstep.pwlq(
+        w,
+        breakpoint,
+        bit_width=bit_width,
+        axis=axis,
+        estimate=estimate,
+        breakpoints=breakpoints,
+        scheme=scheme,
+        bias_correction=bias_correction or "none",
+    )
+
+
+def pwlq_breakpoint(
+    w: Tensor,
+    *,
+    bit_width: int,
+    axis: int | None = None,
+    estimate: str = "gaussian",
+    breakpoints: int = 1,
+    scheme: str = "paper",
+) -> Tensor:
+    """Breakpoints of :func:`pwlq` for the weights ``w``, in units of ``w``.
+
+    Args:
+        estimate: ``"gaussian"`` and ``"laplace"`` are the paper's fits for one breakpoint, from ``max|w| / sd(w)``; ``"optimal_gaussian"``
+            and ``"optimal_laplace"`` minimise the expected error itself, as the fits do for two and three breakpoints; ``"search"``
+            minimises the error on ``w``, on grids of a tenth, a hundredth and a thousandth of ``max|w|``.
+        breakpoints: how many, 1 to 3.
+        bit_width, axis, scheme: as in :func:`pwlq`; bit width and scheme matter to the search alone.
+
+    Returns:
+        Shape ``[]``, or ``[breakpoints]`` where there are several; with ``axis``, ``[channels]`` or ``[channels, breakpoints]``. float32, or
+        float64 for float64. Weights that are all zero count as of range 1.
+
+    Source: Fang et al., ECCV 2020, equations 5 to 8; supplement, equation 4 (which prints ``p / m`` for ``p``) and algorithm 1.
+    """
+    return torch.ops.qstep.pwlq_breakpoint(
+        w, bit_width=bit_width, axis=axis, estimate=estimate, breakpoints=breakpoints, scheme=scheme
+    )
+
+
+def top_k_range(x: Tensor, *, k: int = 10) -> tuple[Tensor, Tensor]:
+    """``(low, high)``: the medians of the ``k`` smallest and of the ``k`` largest values of ``x`` (PWLQ, section 4).
+
+    All values count where ``x`` has fewer than ``k``. The median of an even number is the mean of the two middle ones.
+    """
+    return torch.ops.qstep.top_k_range(x, k=k)

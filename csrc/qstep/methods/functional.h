@@ -81,4 +81,57 @@ struct LsqActivationInitOptions {
 /// Deterministic. x must be finite; empty and all-zero x give scale 1, offset 0. No gradient. Waits for x's device.
 std::tuple<at::Tensor, at::Tensor> lsq_activation_init(const at::Tensor& x, const LsqActivationInitOptions& options);
 
+struct PwlqOptions {
+  int64_t bit_width = 4;  ///< 2 to 8: a sign and bit_width - 1 bits of magnitude; the piece is stored beside them
+  /// Ascending, above 0 and below max|w|; shape [] or [count], with axis [channels] or [channels, count], count 1 to 3.
+  /// Estimated from w where it is not given.
+  std::optional<at::Tensor> breakpoint = std::nullopt;
+  std::optional<int64_t> axis = std::nullopt;
+  /// "gaussian", "laplace": the paper's fits (one breakpoint; more are optimal ones); "optimal_gaussian",
+  /// "optimal_laplace": least expected error; "search": least error on w.
+  std::string estimate = "gaussian";
+  int64_t breakpoints = 1;       ///< how many to estimate, 1 to 3
+  std::string scheme = "paper";  ///< or "repo": the first piece's step is 2 p / (2^b - 1) instead of p / (2^(b-1) - 1)
+  /// "repo": (w_hat + mean(w) - mean(w_hat)) * sd(w) / sd(w_hat); "exact": (w_hat - mean(w_hat)) * sd(w) / sd(w_hat) +
+  /// mean(w); over the elements that share breakpoints.
+  std::string bias_correction = "none";
+};
+
+/// PWLQ: w in pieces of differing steps. With breakpoints p_1 < ... and p_0 = 0, p_(n+1) = max|w|, a magnitude between
+/// p_r and p_(r+1) goes to p_r + step_r * q, q of bit_width - 1 bits, and keeps its sign. w is finite. Differentiable in
+/// w, once: the gradient passes unchanged (beyond the paper, which does not train). Fang et al., ECCV 2020, eq. 1 to 8.
+/// methods/pwlq/README.md.
+at::Tensor pwlq(const at::Tensor& w, const PwlqOptions& options);
+
+/// The breakpoints that pwlq estimates, in units of w: shape [], [count], [channels] or [channels, count]. An all-zero
+/// channel counts as one of range 1. `breakpoint` and `bias_correction` of the options have no part in it. No gradient.
+at::Tensor pwlq_breakpoint(const at::Tensor& w, const PwlqOptions& options);
+
+/// What pwlq makes of w as integers: value = sign * (start[region] + step[region] * magnitude) + constant.
+struct PwlqCodes {
+  at::Tensor region;     ///< uint8, shape of w, 0 to count
+  at::Tensor magnitude;  ///< uint8, shape of w, 0 to 2^(bit_width - 1) - 1
+  at::Tensor negative;   ///< bool, shape of w; false for a zero of region 0
+  at::Tensor start;      ///< float64 [count + 1, channels]
+  at::Tensor step;       ///< float64 [count + 1, channels]
+  at::Tensor constant;   ///< float64 [channels], 0 without bias correction
+};
+/// Computed on the CPU, as pwlq computes float32. No gradient.
+PwlqCodes pwlq_encode(const at::Tensor& w, const PwlqOptions& options);
+
+/// pwlq with all levels on one grid per channel: values = scale * level.
+struct PwlqCodeBook {
+  at::Tensor values;  ///< like w, differentiable as pwlq
+  at::Tensor scale;   ///< [] or [channels]
+  at::Tensor levels;  ///< int16 [channels or 1, number of levels], ascending
+};
+/// The steps of the outer pieces become whole multiples of the first one's (scheme "repo": of half of it), those of
+/// least squared error near the breakpoints. The constant of the bias correction is rounded to the grid as well. At
+/// most 256 levels. Waits for the device of w.
+PwlqCodeBook pwlq_code_book(const at::Tensor& w, const PwlqOptions& options);
+
+/// The medians of the k smallest and of the k largest values of x, shape [] each: PWLQ's range of an activation. All
+/// values where x has fewer than k; the mean of the two middle ones where k is even. x is not empty. No gradient.
+std::tuple<at::Tensor, at::Tensor> top_k_range(const at::Tensor& x, int64_t k = 10);
+
 }  // namespace qstep::functional
