@@ -92,25 +92,20 @@ def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
 
 @dataclass
 class Training:
-    """Model, optimizer and position; all that a run needs to go on is in ``state``."""
+    """Model, optimizer and position; all that a run needs to go on is in its state.
+
+    Training has phases of equal length, each with a cosine from ``rate`` to 0. Only INQ has more than one: before each but the first, its
+    schedule freezes a share of the weights.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     settings: Mapping[str, Any]
+    rate: float
+    clip: float | None = None  # of the gradient's norm
+    phases: int = 1
+    before_phase: Callable[[], None] | None = None
     epoch: int = 0
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "settings": self.settings,
-            "epoch": self.epoch,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-
-    def save(self, path: Path) -> None:
-        partial = path.with_suffix(".partial")
-        torch.save(self.state(), partial)
-        partial.replace(path)  # an interrupted save leaves the last good state
 
     def resume(self, path: Path) -> None:
         state = torch.load(path, weights_only=True)
@@ -120,27 +115,45 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch = state["epoch"]
 
+    def save(self, path: Path) -> None:
+        state = {
+            "settings": self.settings,
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        partial = path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(path)  # an interrupted save leaves the last good state
 
-def train(run: Training, images: Images, arguments: argparse.Namespace, state: Path) -> None:
-    method = METHODS[arguments.method]
-    rate = arguments.learning_rate or method.learning_rate
+    def learning_rate(self, step: int, total: int) -> float:
+        return self.rate * 0.5 * (1 + math.cos(math.pi * (step * self.phases % total) / total))
+
+    def step(self, x: Tensor, y: Tensor, learning_rate: float) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.zero_grad()
+        loss = F.cross_entropy(self.model(x), y)
+        loss.backward()
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        self.optimizer.step()
+        return loss.item()
+
+
+def train(run: Training, images: Images, epochs: int, seed: int, state: Path) -> None:
     per_epoch = len(images) // BATCH
-    total = arguments.epochs * per_epoch
-    while run.epoch < arguments.epochs:
+    total = epochs * per_epoch
+    begins = {math.ceil(phase * total / run.phases) for phase in range(1, run.phases)}
+    while run.epoch < epochs:
         run.model.train()
         losses: list[float] = []
-        loader = shuffled_batches(images, BATCH, arguments.seed, run.epoch)
+        loader = shuffled_batches(images, BATCH, seed, run.epoch)
         bar = tqdm(loader, desc=f"epoch {run.epoch + 1}", total=per_epoch, unit="batch", mininterval=5)
         for step, (x, y) in enumerate(bar, start=run.epoch * per_epoch):
-            for group in run.optimizer.param_groups:
-                group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / total))
-            run.optimizer.zero_grad()
-            loss = F.cross_entropy(run.model(x), y)
-            loss.backward()
-            if method.clip is not None:
-                nn.utils.clip_grad_norm_(run.model.parameters(), method.clip)
-            run.optimizer.step()
-            losses.append(loss.item())
+            if step in begins and run.before_phase is not None:
+                run.before_phase()
+            losses.append(run.step(x, y, run.learning_rate(step, total)))
             bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", refresh=False)
         run.epoch += 1
         run.save(state)
@@ -234,18 +247,19 @@ def main() -> None:
     settings = {
         key: str(value) for key, value in sorted(vars(arguments).items()) if key not in ("out", "data", "threads")
     }
+    method = METHODS[arguments.method]
     model = build(arguments, train_images)
     decay = arguments.weight_decay
     if decay is None:
-        quantized = METHODS[arguments.method].config is not None
-        decay = WEIGHT_DECAY.get(arguments.weight_bits, 1e-4) if quantized else 1e-4
-    optimizer = torch.optim.SGD(parameter_groups(model, decay), lr=0.0, momentum=0.9, nesterov=True)
-    run = Training(model, optimizer, settings)
+        decay = 1e-4 if method.config is None else WEIGHT_DECAY.get(arguments.weight_bits, 1e-4)
+    rate = arguments.learning_rate or method.learning_rate
+    optimizer = torch.optim.SGD(parameter_groups(model, decay), lr=rate, momentum=0.9, nesterov=True)
+    run = Training(model, optimizer, settings, rate, method.clip)
     state = folder / "state.pt"
     if state.exists():
         run.resume(state)
     start = time.perf_counter()
-    train(run, train_images, arguments, state)
+    train(run, train_images, arguments.epochs, arguments.seed, state)
     if arguments.batch_norm_batches and arguments.epochs:
         loader = shuffled_batches(train_images, BATCH, arguments.seed, arguments.epochs)
         qstep.reestimate_batch_norm(model, loader, arguments.batch_norm_batches, progress=False)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -27,31 +28,33 @@ from qstep.plot import plot_grids
 
 
 class Block(nn.Module):
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(channels)
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.silu(self.norm1(self.conv1(x)))
-        return F.silu(x + self.norm2(self.conv2(y)))
+        y = self.activation(self.norm1(self.conv1(x)))
+        return self.activation(x + self.norm2(self.conv2(y)))
 
 
 class Net(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, activation: Callable[[Tensor], Tensor] = F.silu) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.SiLU())
-        self.block1 = Block(16)
-        self.down = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.SiLU())
-        self.block2 = Block(32)
+        self.activation = activation
+        self.stem = nn.Sequential(nn.Conv2d(1, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16))
+        self.block1 = Block(16, activation)
+        self.down = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32))
+        self.block2 = Block(32, activation)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(32, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.max_pool2d(self.block1(self.stem(x)), 2)
-        x = self.pool(self.block2(self.down(x)))
+        x = F.max_pool2d(self.block1(self.activation(self.stem(x))), 2)
+        x = self.pool(self.block2(self.activation(self.down(x))))
         return self.classifier(torch.flatten(x, 1))
 
 

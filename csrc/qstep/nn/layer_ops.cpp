@@ -27,6 +27,11 @@ Tensor centered(const Tensor& x, const std::optional<Tensor>& residual) { return
 
 Tensor codes_of(const Tensor& values, const Tensor& scale) { return values.div(scale).round_(); }
 
+// In place from the second pass over memory on: a layer's input is its largest tensor.
+Tensor input_codes(const Tensor& x, const std::optional<Tensor>& residual, const Tensor& scale) {
+  return residual ? centered(x, residual).div_(scale).round_() : codes_of(x, scale);
+}
+
 // Scales the integer sums in place: one pass over memory. unit: 1 or O elements, shaped [-1], or [-1, 1, 1] for images.
 Tensor scaled(Tensor sums, const Tensor& unit, const std::optional<Tensor>& bias) {
   if (!bias) return sums.mul_(unit);
@@ -80,7 +85,7 @@ Tensor conv2d_forward(const Tensor& x, const Tensor& weight, const std::optional
           sizes_unknown(x, weight) ? 0 : x.size(1), sizes_unknown(x, weight) ? 0 : weight.size(1) * groups, groups);
   const Tensor scale_x = input_scale.to(x.dtype()).reshape({});
   const Tensor scale_w = per_channel(weight_scale.to(x.dtype()), 4);
-  Tensor sums = at::convolution(padded(codes_of(centered(x, input_residual), scale_x), padding), codes_of(weight, scale_w), {}, stride,
+  Tensor sums = at::convolution(padded(input_codes(x, input_residual, scale_x), padding), codes_of(weight, scale_w), {}, stride,
                                 convolution_padding(padding), dilation, false, {0, 0}, groups);
   return scaled(std::move(sums), (scale_x * scale_w).view({-1, 1, 1}), bias);
 }
@@ -94,7 +99,7 @@ Tensor linear_forward(const Tensor& x, const Tensor& weight, const std::optional
   }
   const Tensor scale_x = input_scale.to(x.dtype()).reshape({});
   const Tensor scale_w = per_channel(weight_scale.to(x.dtype()), 2);
-  Tensor sums = at::matmul(codes_of(centered(x, input_residual), scale_x), codes_of(weight, scale_w).t());
+  Tensor sums = at::matmul(input_codes(x, input_residual, scale_x), codes_of(weight, scale_w).t());
   return scaled(std::move(sums), (scale_x * scale_w).view({-1}), bias);
 }
 

@@ -1,0 +1,151 @@
+"""One table of all runs of cifar10.py, as Markdown and CSV, and a picture of accuracy against bits.
+
+The difference to the float run is paired: it counts on which test pictures exactly one of the two networks is right, so its 95 % interval is
+narrower than that of either accuracy. It covers the choice of test pictures, not that of the training's seed.
+
+    python examples/cifar10_table.py runs --out results
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+NORMAL_95 = 1.96
+COLUMNS = (
+    "run", "method", "weight bits", "act bits", "options", "epochs", "seed", "trained %", "integer %", "differing logits",
+    "drop", "paired difference", "95 % interval", "bytes",
+)  # fmt: skip
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    runs = []
+    for path in sorted(folder.glob("*/result.json")):
+        run = json.loads(path.read_text())
+        run["correct"] = np.load(path.with_name("correct.npz"))["correct"]
+        runs.append(run)
+    return runs
+
+
+def reference_of(run: dict[str, Any], runs: list[dict[str, Any]], name: str | None) -> dict[str, Any] | None:
+    """The float run to compare with: the one named, or one of the same network, of the same seed if there is one."""
+    if name is not None:
+        return next(r for r in runs if r["name"] == name)
+    same = [r for r in runs if r["method"] == "float" and r["activation"] == run["activation"] and r is not run]
+    return min(same, key=lambda r: (r["seed"] != run["seed"], r["seed"]), default=None)
+
+
+def paired_difference(run: dict[str, Any], reference: dict[str, Any]) -> tuple[float, float]:
+    """Mean over the test pictures of right (1) or wrong (0) less the reference's, and half its 95 % interval, in points."""
+    difference = run["correct"].astype(float) - reference["correct"].astype(float)
+    return 100 * difference.mean(), 100 * NORMAL_95 * difference.std(ddof=1) / len(difference) ** 0.5
+
+
+def row(run: dict[str, Any], reference: dict[str, Any] | None) -> list[str]:
+    integer = run.get("integer_accuracy")
+    cells = [
+        run["name"],
+        run["method"],
+        "32" if run["weight_bits"] is None else str(run["weight_bits"]),
+        "32" if run["act_bits"] is None else str(run["act_bits"]),
+        ", ".join(f"{k}={v}" for k, v in run["option"].items()),
+        str(run["epochs"]),
+        str(run["seed"]),
+        f"{run['accuracy']:.2f}",
+        "" if integer is None else f"{integer:.2f}",
+        "" if integer is None else str(run["differing_logits"]),
+    ]
+    if reference is None:
+        return [*cells, "", "", "", str(run.get("bytes", ""))]
+    mean, half = paired_difference(run, reference)
+    drop = reference["accuracy"] - run["accuracy"]
+    return [
+        *cells,
+        f"{drop:.2f}",
+        f"{mean:+.2f}",
+        f"[{mean - half:+.2f}, {mean + half:+.2f}]",
+        str(run.get("bytes", "")),
+    ]
+
+
+def seeds(runs: list[dict[str, Any]], name: str | None) -> list[str]:
+    """A line for each setting that was run with several seeds."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    for run in runs:
+        reference = reference_of(run, runs, name)
+        if reference is not None:
+            setting = {k: run[k] for k in ("method", "weight_bits", "act_bits", "activation", "epochs", "option")}
+            groups[json.dumps(setting)].append(reference["accuracy"] - run["accuracy"])
+    lines = []
+    for text, drops in groups.items():
+        if len(drops) > 1:
+            s = json.loads(text)
+            widths = f"W{s['weight_bits']}A{s['act_bits']}" if s["weight_bits"] else ""
+            spread = np.std(drops, ddof=1)
+            lines.append(
+                f"- {s['method']} {widths}, {len(drops)} seeds: drop {np.mean(drops):.2f}, standard deviation {spread:.2f}"
+            )
+    return lines
+
+
+def plot(runs: list[dict[str, Any]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    points: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for run in runs:
+        if run["activation"] != "relu" or run["option"]:
+            continue  # variants are in the table
+        if run["method"] == "float":
+            axis.axhline(
+                run["accuracy"], color="black", linestyle="--", linewidth=1, label=f"float, seed {run['seed']}"
+            )
+        else:
+            points[run["method"]][run["weight_bits"]].append(run["accuracy"])
+    for method, by_bits in sorted(points.items()):
+        bits = sorted(by_bits)
+        axis.plot(bits, [np.mean(by_bits[b]) for b in bits], marker="o", label=method)
+    axis.set_xlabel("bits of the weights")
+    axis.set_ylabel("test accuracy, %")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, help="--out of cifar10.py")
+    parser.add_argument("--out", type=Path, help="folder of results.md, results.csv and results.png; default: runs")
+    parser.add_argument("--reference", help="name of the float run; default: that of the same seed, or seed 0")
+    arguments = parser.parse_args()
+    out = arguments.out or arguments.runs
+    out.mkdir(parents=True, exist_ok=True)
+    runs = read(arguments.runs)
+    if not runs:
+        raise SystemExit(f"{arguments.runs}: no run has a result.json")
+    runs.sort(
+        key=lambda r: (r["activation"], r["method"] != "float", r["method"], -(r["weight_bits"] or 32), r["name"])
+    )
+    rows = [row(run, reference_of(run, runs, arguments.reference)) for run in runs]
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    lines += ["| " + " | ".join(cells) + " |" for cells in rows]
+    markdown = "\n".join([*lines, "", *seeds(runs, arguments.reference)]).rstrip() + "\n"
+    (out / "results.md").write_text(markdown)
+    with (out / "results.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+    plot(runs, out / "results.png")
+    print(markdown)
+
+
+if __name__ == "__main__":
+    main()
