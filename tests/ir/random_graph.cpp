@@ -30,6 +30,8 @@ class Maker {
   bool chance(double p) { return std::bernoulli_distribution(p)(random_); }
   double real(double low, double high) { return std::uniform_real_distribution<double>(low, high)(random_); }
 
+  bool by_shift() const { return graph_.policy == RequantPolicy::shift; }
+
   std::string new_name(const char* kind) { return fmt::format("{}{}", kind, graph_.values.size()); }
 
   Grid random_grid() {
@@ -39,6 +41,10 @@ class Maker {
     if (chance(0.2)) grid.quant_max = static_cast<int32_t>(between(1, 255));
     grid.zero_point = chance(0.3) ? 0 : static_cast<int32_t>(between(0, grid.quant_max));
     if (chance(0.3)) grid.offset = static_cast<float>(real(-3, 3) * grid.scale);
+    if (by_shift()) {
+      grid.scale = std::ldexp(1.0F, static_cast<int>(between(-6, 1)));
+      grid.offset = 0;
+    }
     return grid;
   }
 
@@ -130,7 +136,8 @@ class Maker {
     const int64_t depth = static_cast<int64_t>(weight.codes.size()) / channels;
     if (chance(0.15)) {
       Value accumulators{.kind = ValueKind::accumulator};
-      for (int64_t c = 0; c < channels; ++c) accumulators.scales.push_back(real(-1, 1));
+      for (int64_t c = 0; c < channels; ++c)
+        accumulators.scales.push_back(by_shift() ? std::ldexp(1.0, static_cast<int>(between(-9, 0))) : real(-1, 1));
       return {Requantize{}, accumulators};
     }
     const Grid grid = random_grid();
@@ -232,6 +239,9 @@ class Maker {
     op.left = static_cast<int64_t>(unit / 256 * real(-1, 1));
     op.right = static_cast<int64_t>(unit / 256 * real(-1, 1));
     op.constant = static_cast<int64_t>(unit * real(-0.5, 0.5));
+    if (by_shift()) {
+      op = {.left = int64_t{1} << below(4), .right = int64_t{1} << below(4), .shift = static_cast<int32_t>(below(5))};
+    }
     std::tie(op.clamp_min, op.clamp_max) = random_clamp(grid);
     append("bilinear", op, {a, b}, codes(grid));
   }
@@ -267,6 +277,17 @@ class Maker {
     const double ratio = (grid.quant_max + 1.0) / (value(x).grid.quant_max + 1.0) * real(0.3, 2);
     pool.multiplier = static_cast<int32_t>(std::min(std::ldexp(ratio, pool.shift), 0x1p24 - 1));
     pool.constant = static_cast<int64_t>(std::ldexp(real(-1, 1) * grid.quant_max / 4, pool.shift));
+    if (chance(0.3)) {
+      pool.divisor_override = static_cast<int32_t>(between(1, 30));
+      pool.tap_constant = static_cast<int64_t>(std::ldexp(real(-1, 1) * grid.quant_max / 4, pool.shift));
+    }
+    if (by_shift()) {
+      pool.divisor_override = 1 << below(6);
+      pool.multiplier = 1 << below(4);
+      pool.shift = static_cast<int32_t>(below(5));
+      pool.constant = 0;
+      pool.tap_constant = 0;
+    }
     std::tie(pool.clamp_min, pool.clamp_max) = random_clamp(grid);
     append("avg_pool2d", pool, {x}, codes(grid));
   }

@@ -370,11 +370,26 @@ TEST(DamagedCheckpoint, NewerVersionsAreNamed) {
   parts.graph["format_version"] = format_version + 1;
   parts.graph["something_new"] = Json::object();
   parts.graph.erase("values");
-  expect_refused(parts, "graph.format_version", "reads versions 1 to 1, the file has version 2");
+  expect_refused(parts, "graph.format_version", "reads versions 1 to 2, the file has version 3");
   for (const Json& version : {Json(0), Json(-1), Json(INT64_MAX), Json("1"), Json(1.5)}) {
     parts.graph["format_version"] = version;
     expect_refused(parts, "graph.format_version");
   }
+}
+
+TEST(DamagedCheckpoint, OlderVersionsHaveTheirOwnFields) {
+  const Parts newest = take_apart(to_bytes(sample_graph()));
+  Parts parts = newest;
+  Json& pool = parts.graph["nodes"][3];
+  ASSERT_EQ(pool["kind"], "avg_pool2d");
+  pool.erase("divisor_override");
+  pool.erase("tap_constant");
+  expect_refused(parts, "graph.nodes[3].divisor_override", "missing");
+  parts.graph["format_version"] = 1;
+  EXPECT_EQ(from_bytes(put_together(parts)), sample_graph());
+  parts = newest;
+  parts.graph["format_version"] = 1;
+  expect_refused(parts, "divisor_override", "unknown field");
 }
 
 TEST(DamagedCheckpoint, JsonOfBadForm) {

@@ -108,5 +108,15 @@ TEST(Shapes, BoundAdaptiveAverages) {
   EXPECT_EQ(output_shape({"mean", average, {0}, 1}, std::vector<Shape>{{1, 3, 64, 16}}), (Shape{1, 3, 64, 1}));
 }
 
+TEST(Shapes, AnotherDivisorNeedsWindowsOfOneSize) {
+  const AvgPool2d average{.adaptive = true, .output_size = {2, 3}, .divisor_override = 4};
+  const auto shape = [&](int64_t height, int64_t width) {
+    return output_shape({"mean", average, {0}, 1}, std::vector<Shape>{{1, 3, height, width}});
+  };
+  EXPECT_EQ(shape(4, 9), (Shape{1, 3, 2, 3}));
+  expect_error([&] { shape(5, 9); }, "'mean'", "divisor_override needs windows of one size", "5");
+  expect_error([&] { shape(4, 8); }, "'mean'", "divisor_override needs windows of one size", "8");
+}
+
 }  // namespace
 }  // namespace qstep::test

@@ -61,7 +61,14 @@ std::vector<BilinearProblem> sample_problems() {
                             .zero_code_a = 100,
                             .zero_code_b = 99,
                             .zero_point = 255};
-  return {add, halves, quarters, multiply, all_terms, largest, shifted_out, unshifted};
+  BilinearProblem by_shift{
+      .left = 8, .right = 2, .shift = 4, .zero_code_a = 100, .zero_code_b = 3, .zero_point = 9, .clamp_min = 9};
+  BilinearProblem largest_shifts{
+      .left = 1 << 22, .right = 1 << 22, .shift = 23, .zero_code_a = 255, .zero_code_b = 0, .zero_point = 128};
+  BilinearProblem shifted_left{.left = 1, .right = 1 << 22, .zero_code_a = 7, .zero_code_b = 200, .zero_point = 255};
+  BilinearProblem all_shifted_out{.left = 1 << 22, .right = 1, .shift = 62, .zero_code_a = 255, .zero_point = 3};
+  return {add,         halves,    quarters, multiply,       all_terms,    largest,
+          shifted_out, unshifted, by_shift, largest_shifts, shifted_left, all_shifted_out};
 }
 
 struct Shape {
@@ -105,7 +112,7 @@ void expect_exact(const BilinearProblem& problem, const Shape& s, const Broadcas
     }
   }
   for (const BilinearKernel& kernel : bilinear_kernels()) {
-    if (!is_supported(kernel.isa)) continue;
+    if (!is_supported(kernel.isa) || !kernel.supports(problem)) continue;
     Strided<uint8_t> output(a.layout(), 91);
     const BilinearArguments arguments{a.data(),         a.layout(),    b.data(),       b_layout,
                                       b_channel_stride, output.data(), output.layout()};
@@ -126,12 +133,28 @@ TEST(Bilinear, EveryPairOfCodes) {
     }
     const ImageLayout layout = ImageLayout::dense(1, 1, 256, 256);
     for (const BilinearKernel& kernel : bilinear_kernels()) {
-      if (!is_supported(kernel.isa)) continue;
+      if (!is_supported(kernel.isa) || !kernel.supports(problem)) continue;
       kernel.run(problem, {a.data(), layout, b.data(), layout, 1, output.data(), layout}, {0, 1});
       for (size_t i = 0; i < a.size(); ++i) {
         ASSERT_EQ(output[i], oracle_code(problem, a[i], b[i])) << kernel.name << ": " << i / 256 << ", " << i % 256;
       }
     }
+  }
+}
+
+TEST(Bilinear, PowersOfTwoRunAsShifts) {
+  const auto chosen = [](const BilinearProblem& problem, Isa isa) { return choose_bilinear(problem, isa).name; };
+  BilinearProblem problem{.left = 1 << 22, .right = 1, .shift = 62};
+  EXPECT_EQ(chosen(problem, Isa::reference), "bilinear_shift_reference");
+  if (is_supported(Isa::avx2)) {
+    EXPECT_EQ(chosen(problem, Isa::avx2), "bilinear_shift_avx2");
+  }
+  for (auto change : std::vector<void (*)(BilinearProblem&)>{
+           [](auto& p) { p.left = 3; }, [](auto& p) { p.right = -1; }, [](auto& p) { p.right = 0; },
+           [](auto& p) { p.left = 1 << 23; }, [](auto& p) { p.constant = 1; }, [](auto& p) { p.product = 1; }}) {
+    BilinearProblem other = problem;
+    change(other);
+    EXPECT_EQ(chosen(other, Isa::reference), "bilinear_reference");
   }
 }
 
@@ -157,7 +180,7 @@ TEST(Bilinear, MayWriteOverAnOperand) {
   const BilinearProblem problem = sample_problems()[0];
   const ImageLayout layout = ImageLayout::dense(1, 3, 5, 7);
   for (const BilinearKernel& kernel : bilinear_kernels()) {
-    if (!is_supported(kernel.isa)) continue;
+    if (!is_supported(kernel.isa) || !kernel.supports(problem)) continue;
     std::vector<uint8_t> a(105), b(105);
     std::vector<int64_t> expected(105);
     for (size_t i = 0; i < a.size(); ++i) {

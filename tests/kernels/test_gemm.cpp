@@ -142,6 +142,27 @@ TEST(Gemm, PartialSumsMayWrapWhereTheAccumulatorFits) {
   expect_exact(layer, 1, random);
 }
 
+/// Codes of accumulators, each in a channel of its own, by every kernel.
+template <class Check>
+void for_each_kernels_codes(const std::vector<int32_t>& accumulators, const Requantization& requantization,
+                            Check check) {
+  const auto channels = static_cast<int64_t>(accumulators.size());
+  const std::vector<int16_t> weights(accumulators.size(), 0);  // the accumulators are the biases
+  const GemmProblem problem{
+      .depth = 1, .columns = channels, .weights = weights, .bias = accumulators, .requantization = requantization};
+  const uint8_t input = 0;
+  for (const GemmKernel& kernel : gemm_kernels()) {
+    if (!is_supported(kernel.isa)) continue;
+    const auto packed = kernel.pack(problem);
+    AlignedVector<std::byte> scratch(packed->scratch_bytes(1));
+    std::vector<uint8_t> codes(accumulators.size());
+    packed->run(
+        {.input = &input, .rows = 1, .input_stride = 1, .output = {codes.data(), nullptr}, .output_stride = channels},
+        {0, packed->work_items(1)}, scratch.data());
+    check(kernel, codes);
+  }
+}
+
 /// An accumulator whose product with `multiplier` (odd) lies one unit from a tie of the division by 2^48; 0 where none
 /// fits int32.
 int32_t next_to_a_tie(int64_t multiplier, int64_t unit) {
@@ -165,26 +186,46 @@ TEST(Gemm, NextToATieThatDoublesWouldHit) {
     }
   }
   ASSERT_GT(accumulators.size(), 20U);
-  const auto channels = static_cast<int64_t>(accumulators.size());
-  const std::vector<int16_t> weights(accumulators.size(), 0);  // the accumulators are the biases
-  const GemmProblem problem{.depth = 1,
-                            .columns = channels,
-                            .weights = weights,
-                            .bias = accumulators,
-                            .requantization = {.multipliers = multipliers}};
-  const uint8_t input = 0;
-  for (const GemmKernel& kernel : gemm_kernels()) {
-    if (!is_supported(kernel.isa)) continue;
-    const auto packed = kernel.pack(problem);
-    AlignedVector<std::byte> scratch(packed->scratch_bytes(1));
-    std::vector<uint8_t> codes(accumulators.size());
-    packed->run(
-        {.input = &input, .rows = 1, .input_stride = 1, .output = {codes.data(), nullptr}, .output_stride = channels},
-        {0, packed->work_items(1)}, scratch.data());
+  for_each_kernels_codes(accumulators, {.multipliers = multipliers}, [&](const GemmKernel& kernel, const auto& codes) {
     for (size_t c = 0; c < codes.size(); ++c) {
       ASSERT_TRUE(codes[c] == oracle::requantize(accumulators[c], multipliers[c], core::RequantPolicy::exact))
           << kernel.name << ": " << accumulators[c] << " * " << multipliers[c].multiplier << " >> 48";
     }
+  });
+}
+
+// Around every tie that a code may come from and at the ends of int32, for every shift.
+TEST(Gemm, ShiftsRoundHalfToEvenAndNeverWrap) {
+  std::vector<int32_t> accumulators;
+  std::vector<core::Multiplier> multipliers;
+  const auto add = [&](int64_t accumulator, int shift) {
+    if (std::abs(accumulator) > INT32_MAX) return;
+    accumulators.push_back(static_cast<int32_t>(accumulator));
+    multipliers.push_back({1, shift});
+  };
+  for (int shift = -31; shift <= 62; ++shift) {
+    const int64_t half_step = shift >= 1 && shift <= 32 ? int64_t{1} << (shift - 1) : 1;
+    for (int64_t halves = -530; halves <= 530; ++halves) {
+      for (const int nudge : {-1, 0, 1}) add(halves * half_step + nudge, shift);
+    }
+    for (int64_t bit = 0; bit <= 31; ++bit) {
+      for (const int64_t nudge : {-2, -1, 0, 1}) {
+        add((int64_t{1} << bit) + nudge, shift);
+        add(-(int64_t{1} << bit) - nudge, shift);
+      }
+    }
+  }
+  ASSERT_GT(accumulators.size(), 100000U);
+  for (const int zero_point : {0, 128, 255}) {
+    const Requantization requantization{core::RequantPolicy::shift, multipliers, zero_point, zero_point / 100, 254};
+    for_each_kernels_codes(accumulators, requantization, [&](const GemmKernel& kernel, const auto& codes) {
+      for (size_t c = 0; c < codes.size(); ++c) {
+        const oracle::Wide code =
+            oracle::requantize(accumulators[c], multipliers[c], core::RequantPolicy::shift) + zero_point;
+        ASSERT_TRUE(codes[c] == std::clamp<oracle::Wide>(code, zero_point / 100, 254))
+            << kernel.name << ": " << accumulators[c] << " >> " << multipliers[c].shift << " gave " << int{codes[c]};
+      }
+    });
   }
 }
 

@@ -60,11 +60,12 @@ std::vector<int64_t> pool(const Images& images, const Window& w, int64_t out_h, 
   return output;
 }
 
+/// n: the divisor, unless another one overrides it.
 int64_t average_oracle(const AvgPool2dProblem& p, const std::vector<int>& taps, int64_t n) {
   Wide sum = 0;
-  for (const int tap : taps) sum += tap - p.zero_code;
-  const Wide code =
-      oracle::nearest_even(Wide{p.multiplier} * sum + Wide{n} * p.constant, Wide{n} * oracle::power_of_two(p.shift));
+  for (const int tap : taps) sum += Wide{p.multiplier} * (tap - p.zero_code) + p.tap_constant;
+  const Wide divisor = p.divisor_override != 0 ? p.divisor_override : n;
+  const Wide code = oracle::nearest_even(sum + divisor * p.constant, divisor * oracle::power_of_two(p.shift));
   return static_cast<int64_t>(std::clamp<Wide>(code + p.zero_point, p.clamp_min, p.clamp_max));
 }
 
@@ -93,7 +94,7 @@ template <class Kernel, class Problem>
 void expect_exact(std::span<const Kernel> kernels, const Problem& problem, const Images& images, int64_t out_h,
                   int64_t out_w, const std::vector<int64_t>& expected) {
   for (const Kernel& kernel : kernels) {
-    if (!is_supported(kernel.isa)) continue;
+    if (!is_supported(kernel.isa) || !kernel.supports(problem)) continue;
     for (const bool sliced : {false, true}) {
       Strided<uint8_t> input(make_layout(images.batch, images.height, images.width, images.channels, sliced), 255);
       input.assign(images.codes);
@@ -190,6 +191,51 @@ TEST(AvgPool2d, TiesGoToEven) {
   }
 }
 
+TEST(AvgPool2d, AnotherDivisor) {
+  std::mt19937 random(20260229);
+  for (const int divisor : {1, 5, 64, 1 << 20}) {
+    AvgPool2dProblem problem = scaled(1.3, -0.4);
+    problem.tap_constant = problem.constant / 7 + 1;
+    problem.divisor_override = divisor;
+    problem.zero_code = 11;
+    problem.zero_point = 90;
+    for (const bool include : {true, false}) {  // makes no difference
+      problem.count_include_pad = include;
+      problem.window = {{3, 2}, {2, 2}, {1, 0, 1, 1}, {1, 1}};
+      check_average(Images(2, 19, 9, 10, random), problem, 5, 5);
+    }
+    problem.adaptive = true;
+    check_average(Images(1, 19, 6, 8, random), problem, 3, 2);
+  }
+}
+
+TEST(AvgPool2d, PowersOfTwoAreOneShift) {
+  std::mt19937 random(20260230);
+  for (const int shift : {0, 1, 4, 9, 31, 40}) {
+    for (const int multiplier : {1, 2, 1 << 22}) {
+      for (const int divisor : {1, 8, 1 << 20}) {
+        AvgPool2dProblem problem{.divisor_override = divisor, .zero_code = 100, .multiplier = multiplier};
+        problem.shift = shift;
+        problem.zero_point = 77;
+        problem.window = {{2, 4}, {1, 2}, {1, 1, 0, 2}, {1, 1}};
+        ASSERT_TRUE(is_shift(problem));
+        check_average(Images(2, 19, 5, 9, random), problem, 5, 5);
+        check_average(Images(1, 7, 5, 9, random, 101), problem, 5, 5);  // sums next to 0
+        problem.adaptive = true;
+        check_average(Images(1, 8, 6, 4, random), problem, 2, 1);
+        ASSERT_FALSE(HasFatalFailure()) << "shift " << shift << ", multiplier " << multiplier << " / " << divisor;
+      }
+    }
+  }
+  AvgPool2dProblem problem{.divisor_override = 4, .multiplier = 1};
+  EXPECT_EQ(choose_avg_pool2d(problem, Isa::reference).name, "avg_pool2d_shift_reference");
+  if (is_supported(Isa::avx2)) {
+    EXPECT_EQ(choose_avg_pool2d(problem, Isa::avx2).name, "avg_pool2d_shift_avx2");
+  }
+  problem.divisor_override = 0;
+  EXPECT_EQ(choose_avg_pool2d(problem, Isa::reference).name, "avg_pool2d_reference");
+}
+
 TEST(AvgPool2d, Adaptive) {
   std::mt19937 random(20260226);
   AvgPool2dProblem problem = scaled(0.9, 0.1);
@@ -248,6 +294,9 @@ TEST(Pool, RejectsWhatItDoesNotDescribe) {
   rejects([](auto& p) { p.multiplier = 1 << 24; });
   rejects([](auto& p) { p.shift = 63; });
   rejects([](auto& p) { p.constant = int64_t{1} << 62; });
+  rejects([](auto& p) { p.tap_constant = int64_t{1} << 62; });
+  rejects([](auto& p) { p.divisor_override = -1; });
+  rejects([](auto& p) { p.divisor_override = 2, p.shift = 62; });
   rejects([](auto& p) { p.window.dilation[0] = 2; });
   rejects([](auto& p) { p.window.stride[0] = 2; });  // the last windows would lie beyond the image
   rejects([](auto& p) { p.clamp_min = 256; });

@@ -213,10 +213,11 @@ class Evaluator {
       const auto [columns, column_count] = taps(pool, 1, o[3], x().shape[3], output.shape[3]);
       Wide sum = 0;
       for (const int64_t y : rows) {
-        for (const int64_t z : columns) sum += at(x(), {o[0], o[1], y, z}) - zero;
+        for (const int64_t z : columns)
+          sum += Wide{pool.multiplier} * (at(x(), {o[0], o[1], y, z}) - zero) + pool.tap_constant;
       }
-      const Wide n = Wide{row_count} * column_count;
-      const Wide steps = nearest_even(pool.multiplier * sum + n * pool.constant, n * power_of_two(pool.shift));
+      const Wide n = pool.divisor_override != 0 ? Wide{pool.divisor_override} : Wide{row_count} * column_count;
+      const Wide steps = nearest_even(sum + n * pool.constant, n * power_of_two(pool.shift));
       return clamped(steps + value_out().grid.zero_point, pool.clamp_min, pool.clamp_max);
     });
   }

@@ -130,7 +130,8 @@ void bind_graph(py::module_& m) {
           py::arg("name"), py::arg("x"), py::kw_only(), py::arg("weight"), py::arg("weight_scale"), py::arg("zero_point"),
           py::arg("quant_min"), py::arg("quant_max"), py::arg("factor") = py::none(), py::arg("bias") = py::none(),
           py::arg("target") = py::none())
-      .def("add", &Builder::add, py::arg("name"), py::arg("left"), py::arg("right"), py::arg("target"))
+      .def("add", &Builder::add, py::arg("name"), py::arg("left"), py::arg("right"), py::arg("target"),
+           py::arg("left_factor") = 1.0, py::arg("right_factor") = 1.0)
       .def("multiply", &Builder::multiply, py::arg("name"), py::arg("left"), py::arg("right"), py::arg("target"))
       .def(
           "lookup",
@@ -139,9 +140,9 @@ void bind_graph(py::module_& m) {
           py::arg("name"), py::arg("x"), py::arg("function"), py::arg("arguments"), py::arg("grid"))
       .def("max_pool2d", &Builder::max_pool2d, py::arg("name"), py::arg("x"), py::arg("window"), py::arg("ceil_mode"))
       .def("avg_pool2d", &Builder::avg_pool2d, py::arg("name"), py::arg("x"), py::arg("window"), py::arg("ceil_mode"),
-           py::arg("count_include_pad"), py::arg("target"))
+           py::arg("count_include_pad"), py::arg("target"), py::arg("factor") = 1.0, py::arg("divisor_override") = 0)
       .def("adaptive_avg_pool2d", &Builder::adaptive_avg_pool2d, py::arg("name"), py::arg("x"), py::arg("height"), py::arg("width"),
-           py::arg("target"))
+           py::arg("target"), py::arg("factor") = 1.0, py::arg("divisor_override") = 0)
       .def(
           "concat",
           [](Builder& b, const std::string& name, const std::vector<ValueId>& inputs, int32_t axis, const Grid& grid) {

@@ -33,6 +33,12 @@ inline constexpr int64_t exact_in_double_bound = int64_t{1} << 29;
 /// would need more (batch norm's gamma near 0) counts in coarser units.
 inline constexpr double largest_bias = 0x1p28;
 
+/// True for 2^k, k any integer: what the shift policy takes as a scale or a factor.
+inline bool is_power_of_two(double x) {
+  int exponent = 0;
+  return std::isfinite(x) && std::frexp(x, &exponent) == 0.5;
+}
+
 /// `factor` rounded half to even to 24 bits. Factors too small to move any int32 accumulator off 0 become 0.
 /// Throws unless factor is finite and |factor| < 2^24.
 inline Multiplier exact_multiplier(double factor) {
@@ -81,7 +87,7 @@ QSTEP_HOST_DEVICE int64_t requantize_gemmlowp(int32_t accumulator, Multiplier m)
 }
 
 QSTEP_HOST_DEVICE int64_t requantize_shift(int32_t accumulator, Multiplier m) {
-  return m.shift >= 0 ? shift_right_half_even(accumulator, m.shift) : int64_t{accumulator} * (int64_t{1} << -m.shift);
+  return shift_half_even(accumulator, m.shift);
 }
 
 QSTEP_HOST_DEVICE int64_t requantize(int32_t accumulator, Multiplier m, RequantPolicy policy) {

@@ -22,6 +22,11 @@ QSTEP_HOST_DEVICE int64_t shift_right_half_even(int64_t value, int shift) {
   return floor + (up ? 1 : 0);
 }
 
+/// round_half_even(value / 2^shift) for a shift in [-62, 62]: a negative one goes left, exactly where the result fits.
+QSTEP_HOST_DEVICE int64_t shift_half_even(int64_t value, int shift) {
+  return shift >= 0 ? shift_right_half_even(value, shift) : value << -shift;
+}
+
 /// round_half_even(numerator / denominator) in integers. denominator in [1, 2^62], numerator != INT64_MIN.
 QSTEP_HOST_DEVICE int64_t divide_half_even(int64_t numerator, int64_t denominator) {
   int64_t floor = numerator / denominator;

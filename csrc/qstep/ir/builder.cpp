@@ -1,7 +1,9 @@
 #include "qstep/ir/builder.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <initializer_list>
 #include <numbers>
 
 #include "qstep/core/error.h"
@@ -49,21 +51,42 @@ int32_t common_shift(const std::string& name, double largest) {
   return std::min(shift, 62);
 }
 
-Multiplier multiplier_for(const std::string& name, double factor, RequantPolicy policy) {
+// log2 of a ratio of scales under the policy shift.
+int32_t exponent_of(const std::string& name, double ratio) {
+  require(core::is_power_of_two(ratio),
+          "{}: under the shift policy the ratio of input to output scale must be a power of two, got {}", name, ratio);
+  return std::ilogb(ratio);
+}
+
+// Under the policy shift: the least shift that makes integers of these powers of two.
+int32_t integer_shift(const std::string& name, std::initializer_list<double> ratios) {
+  int32_t least = 0;
+  int32_t largest = -62;
+  for (const double ratio : ratios) {
+    least = std::min(least, exponent_of(name, ratio));
+    largest = std::max(largest, exponent_of(name, ratio));
+  }
+  require(
+      least >= -62 && largest - least <= 22,
+      "{}: under the shift policy ratios of input to output scale must be at least 2^-62 and at most 2^22 times the "
+      "least of them and 1, got {}",
+      name, fmt::join(ratios, " and "));
+  return -least;
+}
+
+Multiplier multiplier_for(const std::string& name, size_t channel, double factor, RequantPolicy policy) {
   require(std::isfinite(factor) && std::fabs(factor) < 0x1p24,
           "{}: one step of its accumulator must be below 2^24 steps of its output, got {}: did training diverge?", name,
           factor);
   switch (policy) {
     case RequantPolicy::gemmlowp:
       return core::gemmlowp_multiplier(factor);
-    case RequantPolicy::shift: {
-      int exponent = 0;
-      require(std::frexp(factor, &exponent) == 0.5, "{}: the shift policy needs power-of-two scales, got the ratio {}",
-              name, factor);
-      require(1 - exponent >= -31 && 1 - exponent <= 62, "{}: the shift must be in [-31, 62], got {}", name,
-              1 - exponent);
-      return {1, 1 - exponent};
-    }
+    case RequantPolicy::shift:
+      require(core::is_power_of_two(factor) && factor >= 0x1p-62,
+              "{}: under the shift policy one step of its accumulator must be a power of two (at least 2^-62) of steps "
+              "of its output, got {} in channel {}",
+              name, factor, channel);
+      return {1, -std::ilogb(factor)};
     case RequantPolicy::exact:
       break;
   }
@@ -204,6 +227,11 @@ Builder::LayerConstants Builder::layer(const std::string& name, const Value& inp
     require(std::isfinite(unit) && std::isfinite(bias), "{}: channel {} has a scale or bias that is not finite", name,
             c);
     if (unit == 0 || std::fabs(bias / unit) >= largest_bias) {
+      require(
+          graph_.policy != RequantPolicy::shift,
+          "{}: under the shift policy the bias must be below 2^28 steps of the accumulator, got {} of {} in channel "
+          "{}: did training diverge?",
+          name, bias, unit, c);
       // A dead channel (batch norm's gamma near 0) would overflow the bias: count in coarser units, and the weights with them.
       const double coarser = std::copysign(bias == 0 ? layer_scale : std::fabs(bias) / largest_bias, unit);
       for (int16_t& code : codes) {
@@ -215,7 +243,7 @@ Builder::LayerConstants Builder::layer(const std::string& name, const Value& inp
     result.bias[c] = static_cast<int32_t>(core::round_half_even(bias / unit));
     if (target) {
       result.requantize.multipliers.push_back(
-          multiplier_for(name, unit / static_cast<double>(grid.scale), graph_.policy));
+          multiplier_for(name, c, unit / static_cast<double>(grid.scale), graph_.policy));
     } else {
       result.output.scales.push_back(unit);
     }
@@ -245,25 +273,31 @@ ValueId Builder::linear(const std::string& name, ValueId x, const AffineWeight& 
                 {x}, std::move(constants.output));
 }
 
-ValueId Builder::bilinear(const std::string& name, ValueId left, ValueId right, Bilinear::Operation operation,
-                          const Target& target) {
+ValueId Builder::bilinear(const std::string& name, ValueId left, ValueId right, Bilinear node, const Target& target,
+                          double left_factor, double right_factor) {
   check_activation_grid(name, target.grid);
+  require(std::isfinite(left_factor) && std::isfinite(right_factor), "{}: factors must be finite, got {} and {}", name,
+          left_factor, right_factor);
   const Grid a = codes(name, left).grid;
   const Grid b = codes(name, right).grid;
   const Grid grid = core::to_unsigned(target.grid);
   const double step = grid.scale;
-  const double residual_a = core::residual(a);
-  const double residual_b = core::residual(b);
-  const bool add = operation == Bilinear::Operation::add;
+  const double scale_a = static_cast<double>(a.scale) * left_factor;
+  const double scale_b = static_cast<double>(b.scale) * right_factor;
+  const double residual_a = core::residual(a) * left_factor;
+  const double residual_b = core::residual(b) * right_factor;
+  const bool add = node.operation == Bilinear::Operation::add;
+  const bool by_shift = graph_.policy == RequantPolicy::shift;
+  require(add || !by_shift, "{}: a product of two tensors is not defined under the shift policy", name);
   // (s_a c_a + v_a) op (s_b c_b + v_b) - offset, in steps of the output grid
-  const double product = add ? 0.0 : static_cast<double>(a.scale) * static_cast<double>(b.scale) / step;
-  const double by_left = static_cast<double>(a.scale) * (add ? 1.0 : residual_b) / step;
-  const double by_right = static_cast<double>(b.scale) * (add ? 1.0 : residual_a) / step;
+  const double product = add ? 0.0 : scale_a * scale_b / step;
+  const double by_left = scale_a * (add ? 1.0 : residual_b) / step;
+  const double by_right = scale_b * (add ? 1.0 : residual_a) / step;
   const double constant =
       ((add ? residual_a + residual_b : residual_a * residual_b) - static_cast<double>(grid.offset)) / step;
 
-  Bilinear node{.operation = operation};
-  node.shift = common_shift(name, std::max({std::fabs(product), std::fabs(by_left), std::fabs(by_right)}));
+  node.shift = by_shift ? integer_shift(name, {by_left, by_right})
+                        : common_shift(name, std::max({std::fabs(product), std::fabs(by_left), std::fabs(by_right)}));
   node.product = fixed_point(name, product, node.shift);
   node.left = fixed_point(name, by_left, node.shift);
   node.right = fixed_point(name, by_right, node.shift);
@@ -272,12 +306,13 @@ ValueId Builder::bilinear(const std::string& name, ValueId left, ValueId right, 
   return append(name, node, {left, right}, {.kind = ValueKind::codes, .grid = grid});
 }
 
-ValueId Builder::add(const std::string& name, ValueId left, ValueId right, const Target& target) {
-  return bilinear(name, left, right, Bilinear::Operation::add, target);
+ValueId Builder::add(const std::string& name, ValueId left, ValueId right, const Target& target, double left_factor,
+                     double right_factor) {
+  return bilinear(name, left, right, {.operation = Bilinear::Operation::add}, target, left_factor, right_factor);
 }
 
 ValueId Builder::multiply(const std::string& name, ValueId left, ValueId right, const Target& target) {
-  return bilinear(name, left, right, Bilinear::Operation::multiply, target);
+  return bilinear(name, left, right, {.operation = Bilinear::Operation::multiply}, target, 1.0, 1.0);
 }
 
 ValueId Builder::lookup(const std::string& name, ValueId x, const std::string& function,
@@ -298,27 +333,56 @@ ValueId Builder::max_pool2d(const std::string& name, ValueId x, const Window& wi
   return append(name, MaxPool2d{window, ceil_mode}, {x}, {.kind = ValueKind::codes, .grid = grid});
 }
 
-ValueId Builder::average(const std::string& name, ValueId x, AvgPool2d pool, const Target& target) {
+ValueId Builder::average(const std::string& name, ValueId x, AvgPool2d pool, const Target& target, double factor) {
   check_activation_grid(name, target.grid);
+  require(std::isfinite(factor), "{}: factor must be finite, got {}", name, factor);
+  require(pool.divisor_override >= 0, "{}: divisor_override must be positive, or 0 for none, got {}", name,
+          pool.divisor_override);
   const Grid from = codes(name, x).grid;
   const Grid to = core::to_unsigned(target.grid);
-  const double ratio = static_cast<double>(from.scale) / static_cast<double>(to.scale);
-  pool.shift = common_shift(name, ratio);
+  const double step = to.scale;
+  const double ratio = static_cast<double>(from.scale) * factor / step;
+  const double residual = core::residual(from) * factor;
+  const auto offset = static_cast<double>(to.offset);
+  if (graph_.policy == RequantPolicy::shift) {
+    pool.shift = integer_shift(name, {ratio});
+    const Window& w = pool.window;
+    const bool always_full =
+        !pool.adaptive && !pool.ceil_mode && (pool.count_include_pad || std::ranges::count(w.padding, 0) == 4);
+    if (pool.divisor_override == 0 && always_full) pool.divisor_override = w.kernel[0] * w.kernel[1];
+    require(
+        pool.divisor_override > 0 && std::has_single_bit(static_cast<uint32_t>(pool.divisor_override)),
+        "{}: under the shift policy a sum is divided by a power of two: give it as divisor_override, and what is left "
+        "as factor to what follows; got {}",
+        name, pool.divisor_override);
+  } else {
+    pool.shift = common_shift(name, std::fabs(ratio));
+  }
   pool.multiplier = static_cast<int32_t>(fixed_point(name, ratio, pool.shift));
-  pool.constant = fixed_point(
-      name, (core::residual(from) - static_cast<double>(to.offset)) / static_cast<double>(to.scale), pool.shift);
+  if (pool.divisor_override == 0) {
+    pool.constant = fixed_point(name, (residual - offset) / step, pool.shift);
+  } else {
+    pool.constant = fixed_point(name, -offset / step, pool.shift);
+    pool.tap_constant = fixed_point(name, residual / step, pool.shift);
+  }
   std::tie(pool.clamp_min, pool.clamp_max) = clamp_codes(target, to);
   return append(name, pool, {x}, {.kind = ValueKind::codes, .grid = to});
 }
 
 ValueId Builder::avg_pool2d(const std::string& name, ValueId x, const Window& window, bool ceil_mode,
-                            bool count_include_pad, const Target& target) {
-  return average(name, x, {.window = window, .ceil_mode = ceil_mode, .count_include_pad = count_include_pad}, target);
+                            bool count_include_pad, const Target& target, double factor, int32_t divisor_override) {
+  return average(name, x,
+                 {.window = window,
+                  .ceil_mode = ceil_mode,
+                  .count_include_pad = count_include_pad,
+                  .divisor_override = divisor_override},
+                 target, factor);
 }
 
 ValueId Builder::adaptive_avg_pool2d(const std::string& name, ValueId x, int32_t height, int32_t width,
-                                     const Target& target) {
-  return average(name, x, {.adaptive = true, .output_size = {height, width}}, target);
+                                     const Target& target, double factor, int32_t divisor_override) {
+  return average(name, x, {.adaptive = true, .output_size = {height, width}, .divisor_override = divisor_override},
+                 target, factor);
 }
 
 ValueId Builder::concat(const std::string& name, std::span<const ValueId> inputs, int32_t axis, const Grid& grid) {

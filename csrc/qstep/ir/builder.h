@@ -56,15 +56,24 @@ class Builder {
   ValueId linear(const std::string& name, ValueId x, const AffineWeight& weight, const ChannelAffine& affine,
                  const std::optional<Target>& target);
 
-  ValueId add(const std::string& name, ValueId left, ValueId right, const Target& target);
+  /// left_factor * left + right_factor * right. A factor is finite; under the policy shift a power of two.
+  ValueId add(const std::string& name, ValueId left, ValueId right, const Target& target, double left_factor = 1.0,
+              double right_factor = 1.0);
   ValueId multiply(const std::string& name, ValueId left, ValueId right, const Target& target);
 
   /// function: identity, relu, clamp (low, high), sigmoid, silu, hardsigmoid, hardswish, tanh, leaky_relu (slope), gelu, elu (alpha).
   ValueId lookup(const std::string& name, ValueId x, const std::string& function, std::span<const double> arguments, const Grid& grid);
 
   ValueId max_pool2d(const std::string& name, ValueId x, const Window& window, bool ceil_mode);
-  ValueId avg_pool2d(const std::string& name, ValueId x, const Window& window, bool ceil_mode, bool count_include_pad, const Target& target);
-  ValueId adaptive_avg_pool2d(const std::string& name, ValueId x, int32_t height, int32_t width, const Target& target);
+  /// factor * mean. divisor_override 0 divides by the number of taps (with count_include_pad those in the padding too), else the sum of
+  /// the taps inside the image is divided by it. Under the policy shift the factor is a power of two, and so is the divisor: it must be
+  /// given unless all windows have a power of two of taps.
+  ValueId avg_pool2d(const std::string& name, ValueId x, const Window& window, bool ceil_mode, bool count_include_pad, const Target& target,
+                     double factor = 1.0, int32_t divisor_override = 0);
+  /// Window i of o along a dimension of size s covers [floor(i*s/o), ceil((i+1)*s/o)). With divisor_override all windows must have one
+  /// size. A height or width of 0 keeps the input's.
+  ValueId adaptive_avg_pool2d(const std::string& name, ValueId x, int32_t height, int32_t width, const Target& target,
+                              double factor = 1.0, int32_t divisor_override = 0);
 
   /// Inputs on other grids than `grid` pass through an identity lookup named `name`.input0, `name`.input1, ...
   ValueId concat(const std::string& name, std::span<const ValueId> inputs, int32_t axis, const Grid& grid);
@@ -84,8 +93,9 @@ class Builder {
 
  private:
   ValueId append(const std::string& name, Operation operation, std::vector<ValueId> inputs, Value output);
-  ValueId bilinear(const std::string& name, ValueId left, ValueId right, Bilinear::Operation operation, const Target& target);
-  ValueId average(const std::string& name, ValueId x, AvgPool2d pool, const Target& target);
+  ValueId bilinear(const std::string& name, ValueId left, ValueId right, Bilinear node, const Target& target, double left_factor,
+                   double right_factor);
+  ValueId average(const std::string& name, ValueId x, AvgPool2d pool, const Target& target, double factor);
   const Value& codes(const std::string& name, ValueId x) const;  // a codes value or an Error
 
   struct LayerConstants {

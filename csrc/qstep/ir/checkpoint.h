@@ -9,8 +9,8 @@
 
 namespace qstep::ir {
 
-/// The format that is written, and the newest that is read.
-inline constexpr int32_t format_version = 1;
+/// The format that is written, and the newest that is read. All older ones are read too.
+inline constexpr int32_t format_version = 2;
 
 /// Throws Error, as validate does, for a graph that is not valid.
 std::vector<uint8_t> to_bytes(const Graph& graph);

@@ -33,12 +33,18 @@ inline constexpr Dtype dtype_of<int32_t> = Dtype::i32;
 template <>
 inline constexpr Dtype dtype_of<double> = Dtype::f64;
 
+/// What all parts of one file share.
+struct File {
+  Tensors& tensors;
+  int64_t version = format_version;
+};
+
 /// Reads the fields of one JSON object, each exactly once, and the tensors of the value or node `name`, which it takes
 /// out of the map.
 class Reader {
  public:
-  Reader(const Json& object, std::string path, std::string name, Tensors& tensors)
-      : object_(object), path_(std::move(path)), name_(std::move(name)), tensors_(tensors) {
+  Reader(const Json& object, std::string path, std::string name, File& file)
+      : object_(object), path_(std::move(path)), name_(std::move(name)), file_(file) {
     require(object_.is_object(), "checkpoint: {}: must be an object", path_);
   }
 
@@ -47,9 +53,15 @@ class Reader {
     read(take(key), at(key), field);
   }
 
+  /// A field that files of earlier versions do not have: it keeps its default there.
+  template <class T>
+  void since(int64_t version, const char* key, T& field) {
+    if (file_.version >= version) (*this)(key, field);
+  }
+
   template <class T>
   void object(const char* key, T& structure) {
-    Reader inner(take(key), at(key), name_, tensors_);
+    Reader inner(take(key), at(key), name_, file_);
     fields(inner, structure);
     inner.finish();
   }
@@ -180,7 +192,7 @@ class Reader {
   }
 
   StoredTensor take_tensor(const char* suffix, Dtype dtype) {
-    const auto taken = tensors_.extract(name_ + "." + suffix);
+    const auto taken = file_.tensors.extract(name_ + "." + suffix);
     require(!taken.empty(), "checkpoint: tensor '{}.{}' is missing", name_, suffix);
     const StoredTensor& tensor = taken.mapped();
     require(tensor.dtype == dtype, "checkpoint: tensor '{}.{}': dtype must be {}, got {}", name_, suffix,
@@ -193,7 +205,7 @@ class Reader {
   const Json& object_;
   std::string path_;  // where this object is, for messages
   std::string name_;
-  Tensors& tensors_;
+  File& file_;
   std::vector<std::string_view> known_;
 };
 
@@ -213,7 +225,7 @@ Operation make_operation(const std::string& kind, const std::string& path, std::
 /// The graph of the JSON text, its tensors taken out of `tensors`.
 class GraphReader {
  public:
-  GraphReader(const Json& json, Tensors& tensors) : top_(json, "graph", "", tensors), tensors_(tensors) {}
+  GraphReader(const Json& json, Tensors& tensors) : file_{tensors}, top_(json, "graph", "", file_) {}
 
   Graph read() {
     check_version();
@@ -231,12 +243,11 @@ class GraphReader {
  private:
   // First of all: what else a newer file holds is not this reader's to judge.
   void check_version() {
-    int64_t version = 0;
-    top_("format_version", version);
-    require(version >= 1 && version <= format_version,
+    top_("format_version", file_.version);
+    require(file_.version >= 1 && file_.version <= format_version,
             "checkpoint: graph.format_version: this build (qstep " QSTEP_VERSION
             ") reads versions 1 to {}, the file has version {}",
-            format_version, version);
+            format_version, file_.version);
   }
 
   void read_values(const Json& list) {
@@ -271,8 +282,8 @@ class GraphReader {
 
   // A reader of the entry's fields and of the tensors that are called after its name.
   Reader open(const Json& entry, const std::string& path, std::string& name) {
-    Reader(entry, path, "", tensors_)("name", name);
-    Reader reader(entry, path, name, tensors_);
+    Reader(entry, path, "", file_)("name", name);
+    Reader reader(entry, path, name, file_);
     reader.take("name");
     return reader;
   }
@@ -293,8 +304,8 @@ class GraphReader {
     return ids;
   }
 
+  File file_;
   Reader top_;
-  Tensors& tensors_;
   Graph graph_;
   std::unordered_map<std::string, ValueId> ids_;
 };

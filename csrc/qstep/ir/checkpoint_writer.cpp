@@ -40,6 +40,11 @@ class Writer {
   }
 
   template <class T>
+  void since(int64_t, const char* key, const T& field) {
+    (*this)(key, field);
+  }
+
+  template <class T>
   void object(const char* key, const T& structure) {
     object_[key] = OrderedJson::object();
     Writer inner(object_[key], name_, tensors_);

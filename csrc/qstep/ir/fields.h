@@ -2,8 +2,9 @@
 // What a checkpoint stores of each structure: one list of fields, which its writer and its reader both walk.
 // docs/format.md says what each means.
 //
-// An archive offers: archive(key, field) for numbers, strings, lists and enumerations; archive.object(key, structure);
-// archive.optional_object(key, structure), absent where it equals its default; and, for what is stored as a tensor,
+// An archive offers: archive(key, field) for numbers, strings, lists and enumerations; archive.since(version, key, field),
+// which older files do not have; archive.object(key, structure); archive.optional_object(key, structure), absent where it
+// equals its default; and, for what is stored as a tensor,
 // archive.tensor(suffix, vector), archive.multipliers(vector) and archive.codes(weight).
 #include <array>
 #include <concepts>
@@ -104,8 +105,10 @@ void fields(auto& archive, Is<AvgPool2d> auto& pool) {
   archive("count_include_pad", pool.count_include_pad);
   archive("adaptive", pool.adaptive);
   archive("output_size", pool.output_size);
+  archive.since(2, "divisor_override", pool.divisor_override);
   archive("multiplier", pool.multiplier);
   archive("constant", pool.constant);
+  archive.since(2, "tap_constant", pool.tap_constant);
   archive("shift", pool.shift);
   archive("clamp_min", pool.clamp_min);
   archive("clamp_max", pool.clamp_max);

@@ -129,8 +129,10 @@ struct MaxPool2d {
 /// Mean of each window on the output grid, one rounding, for any count n of taps:
 /// q = divide_half_even(multiplier * sum(c) + n * constant, n << shift) + zero_point, clamped; c = q_x - zero_code.
 /// n counts the taps inside the image, with count_include_pad also those in its padding (where c is 0), never those
-/// beyond. n << shift <= 2^62 and n * (255 * |multiplier| + |constant|) < 2^62. dilation is 1. Window sizes as for
-/// MaxPool2d.
+/// beyond. With divisor_override d the sum is divided by d instead, whatever the number t of taps inside the image:
+/// q = divide_half_even(multiplier * sum(c) + t * tap_constant + d * constant, d << shift) + zero_point, clamped.
+/// With D the divisor and n the taps of the largest window, D << shift <= 2^62 and
+/// n * (255 * |multiplier| + |tap_constant|) + D * |constant| < 2^62. dilation is 1. Window sizes as for MaxPool2d.
 struct AvgPool2d {
   Window window;
   bool ceil_mode = false;
@@ -138,8 +140,11 @@ struct AvgPool2d {
   bool adaptive =
       false;  ///< then output_size rules, window i of o covers [floor(i*s/o), ceil((i+1)*s/o)), `window` is unused
   int32_t output_size[2] = {1, 1};  ///< adaptive only; 0 keeps the input's size
+  int32_t divisor_override = 0;     ///< 0: none. With `adaptive` all windows must have one size
   int32_t multiplier = 0;           ///< 24-bit mantissa of scale_in / scale_out: magnitude below 2^24
-  int64_t constant = 0;             ///< (residual_in - offset_out) / scale_out in units of 2^-shift
+  int64_t constant = 0;             ///< (residual_in - offset_out) / scale_out in units of 2^-shift; with
+                                    ///< divisor_override -offset_out / scale_out
+  int64_t tap_constant = 0;         ///< residual_in / scale_out in the same units; 0 without divisor_override
   int32_t shift = 0;
   int32_t clamp_min = 0;
   int32_t clamp_max = 255;
@@ -187,6 +192,10 @@ struct Node {
   friend bool operator==(const Node&, const Node&) = default;
 };
 
+/// A graph of the policy `shift` holds fixed-point numbers and multiplies by no constant. Every scale is a power of two
+/// and every offset 0; a Multiplier is {1, shift}; a Bilinear is an addition with constant 0 whose left and right are
+/// powers of two up to 2^22; an AvgPool2d has constants of 0, and a multiplier and a divisor_override that are powers of
+/// two.
 struct Graph {
   RequantPolicy policy = RequantPolicy::exact;
   std::vector<Value> values;

@@ -64,6 +64,9 @@ class ShapeRule {
       const int64_t size = input()[2 + axis];
       check(size >= 1, "input must have height and width >= 1, got shape {}", to_text(input()));
       if (pool.output_size[axis] != 0) shape[2 + axis] = pool.output_size[axis];
+      check(pool.divisor_override == 0 || size % shape[2 + axis] == 0,
+            "divisor_override needs windows of one size, but {} windows share {} rows or columns", shape[2 + axis],
+            size);
       taps *= std::min(size, (size - 1) / shape[2 + axis] + 2);
     }
     require_average_in_range(node_, pool, taps);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdlib>
 #include <span>
@@ -18,7 +19,7 @@ int64_t largest_centred_code(const Grid& grid) {
   return std::max(zero - grid.quant_min, grid.quant_max - zero);
 }
 
-void check_value(const Value& value) {
+void check_value(const Value& value, RequantPolicy policy) {
   require(!value.name.empty() && value.name.size() <= longest_name,
           "graph: a value's name must have 1 to {} bytes, got {}", longest_name, value.name.size());
   const auto check = [&](bool condition, const char* rule, auto found) {
@@ -36,6 +37,10 @@ void check_value(const Value& value) {
       check(grid.quant_max >= 1 && grid.quant_max <= 255, "quant_max must be in [1, 255]", grid.quant_max);
       check(grid.zero_point >= 0 && grid.zero_point <= grid.quant_max, "zero_point must be in [0, quant_max]",
             grid.zero_point);
+      if (policy == RequantPolicy::shift) {
+        check(core::is_power_of_two(grid.scale), "scale must be a power of two under the shift policy", grid.scale);
+        check(grid.offset == 0, "offset must be 0 under the shift policy", grid.offset);
+      }
       break;
     }
     case ValueKind::accumulator:
@@ -96,6 +101,11 @@ class NodeValidator {
     check(bound < int64_t{1} << 53, "product, left, right and constant must keep the sum below 2^53, got {}", bound);
     expect_range("shift", op.shift, 0, 62);
     check_clamp(op.clamp_min, op.clamp_max);
+    if (!by_shift()) return;
+    check(op.operation == Bilinear::Operation::add, "operation must be add under the shift policy, got {}", "multiply");
+    expect_power_of_two("left", op.left, 22);
+    expect_power_of_two("right", op.right, 22);
+    expect_0_by_shift("constant", op.constant);
   }
 
   void operator()(const Lookup& op) const {
@@ -121,6 +131,15 @@ class NodeValidator {
     expect_below("multiplier", pool.multiplier, 24);
     expect_range("shift", pool.shift, 0, 62);
     check_clamp(pool.clamp_min, pool.clamp_max);
+    expect_range("divisor_override", pool.divisor_override, 0, INT32_MAX);
+    check(pool.divisor_override > 0 || pool.tap_constant == 0,
+          "tap_constant must be 0 without divisor_override, got {}", pool.tap_constant);
+    if (by_shift()) {
+      expect_power_of_two("multiplier", pool.multiplier, 22);
+      expect_power_of_two("divisor_override", pool.divisor_override, 30);
+      expect_0_by_shift("constant", pool.constant);
+      expect_0_by_shift("tap_constant", pool.tap_constant);
+    }
     if (pool.adaptive) {
       for (const int32_t size : pool.output_size) expect_range("output_size", size, 0, max_window);
     } else {
@@ -191,6 +210,17 @@ class NodeValidator {
   void expect_below(const char* field, int64_t found, int bits) const {
     const int64_t limit = int64_t{1} << bits;
     check(found > -limit && found < limit, "|{}| must be below 2^{}, got {}", field, bits, found);
+  }
+
+  bool by_shift() const { return graph_.policy == RequantPolicy::shift; }
+
+  void expect_power_of_two(const char* field, int64_t found, int largest) const {
+    check(found > 0 && std::has_single_bit(static_cast<uint64_t>(found)) && found <= int64_t{1} << largest,
+          "{} must be a power of two, at most 2^{}, under the shift policy, got {}", field, largest, found);
+  }
+
+  void expect_0_by_shift(const char* field, int64_t found) const {
+    check(found == 0, "{} must be 0 under the shift policy, got {}", field, found);
   }
 
   void expect_member(const char* field, int found, int members) const {
@@ -272,6 +302,10 @@ class NodeValidator {
       check(requantize == Requantize{},
             "requantize.clamp_min and clamp_max must be 0 and 255 where nothing is requantized, got {} and {}",
             requantize.clamp_min, requantize.clamp_max);
+      for (const double scale : output().scales) {
+        check(!by_shift() || core::is_power_of_two(scale),
+              "the output's scales must be powers of two under the shift policy, got {}", scale);
+      }
       return;
     }
     expect_kind("output", output(), ValueKind::codes);
@@ -313,7 +347,7 @@ class ReferenceValidator {
   void run() {
     std::unordered_set<std::string_view> names;
     for (const Value& value : graph_.values) {
-      check_value(value);
+      check_value(value, graph_.policy);
       require(names.insert(value.name).second, "graph: value '{}': names must be unique", value.name);
     }
     require(!graph_.inputs.empty(), "graph: inputs must not be empty");
@@ -365,14 +399,17 @@ class ReferenceValidator {
 }  // namespace
 
 void require_average_in_range(const Node& node, const AvgPool2d& pool, int64_t taps) {
-  constexpr auto limit = static_cast<__int128>(1) << 62;
-  const auto wide = static_cast<__int128>(taps);
-  require_at(node, wide << pool.shift <= limit,
-             "the number of taps shifted by shift must be at most 2^62, got {} << {}", taps, pool.shift);
-  const auto constant = static_cast<__int128>(pool.constant);
-  const __int128 sum = wide * (255 * std::abs(int64_t{pool.multiplier}) + (constant < 0 ? -constant : constant));
-  require_at(node, sum < limit, "multiplier and constant must keep the sum of {} taps below 2^62, got {} and {}", taps,
-             pool.multiplier, pool.constant);
+  using Wide = __int128;
+  constexpr Wide limit = Wide{1} << 62;
+  const auto magnitude = [](int64_t x) { return x < 0 ? -Wide{x} : Wide{x}; };
+  const int64_t divisor = pool.divisor_override > 0 ? pool.divisor_override : taps;
+  require_at(node, Wide{divisor} << pool.shift <= limit,
+             "the divisor shifted by shift must be at most 2^62, got {} << {}", divisor, pool.shift);
+  const Wide sum =
+      taps * (255 * magnitude(pool.multiplier) + magnitude(pool.tap_constant)) + divisor * magnitude(pool.constant);
+  require_at(node, sum < limit,
+             "multiplier, tap_constant and constant must keep the sum of {} taps below 2^62, got {}, {} and {}", taps,
+             pool.multiplier, pool.tap_constant, pool.constant);
 }
 
 void validate(const Graph& graph) {

@@ -41,6 +41,9 @@ struct BilinearArguments {
   ImageLayout output_layout;
 };
 
+/// True for an addition of shifted operands: constant and product 0, left and right powers of two up to 2^22.
+bool is_shift(const BilinearProblem& problem);
+
 struct BilinearKernel {
   std::string_view name;
   Isa isa;

@@ -8,6 +8,9 @@ namespace qstep::kernels {
 
 void bilinear_reference(const BilinearProblem& problem, const BilinearArguments& arguments, Range items);
 void bilinear_avx2(const BilinearProblem& problem, const BilinearArguments& arguments, Range items);
+/// Where is_shift(problem).
+void bilinear_shift_reference(const BilinearProblem& problem, const BilinearArguments& arguments, Range items);
+void bilinear_shift_avx2(const BilinearProblem& problem, const BilinearArguments& arguments, Range items);
 
 void lookup_reference(const LookupProblem& problem, const LookupArguments& arguments, Range items);
 void lookup_avx2(const LookupProblem& problem, const LookupArguments& arguments, Range items);

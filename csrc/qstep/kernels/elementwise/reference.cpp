@@ -1,3 +1,5 @@
+#include <bit>
+
 #include "qstep/core/grid.h"
 #include "qstep/core/rounding.h"
 #include "qstep/kernels/elementwise/kernels.h"
@@ -15,18 +17,30 @@ void for_each_element(const ImageLayout& layout, Range items, Body body) {
   }
 }
 
-}  // namespace
-
-void bilinear_reference(const BilinearProblem& p, const BilinearArguments& arguments, Range items) {
+/// sum(c_a, c_b) for all pairs of centred codes, rounded to codes.
+template <class Sum>
+void bilinear(const BilinearProblem& p, const BilinearArguments& arguments, Range items, Sum sum) {
   for_each_element(arguments.output_layout, items, [&](int64_t image, int64_t row, int64_t column, int64_t c) {
     const int64_t a = arguments.a[arguments.a_layout.offset(image, row, column) + c] - p.zero_code_a;
     const int64_t b =
         arguments.b[arguments.b_layout.offset(image, row, column) + c * arguments.b_channel_stride] - p.zero_code_b;
-    const int64_t t = p.product * a * b + p.left * a + p.right * b + p.constant;
-    const int64_t code = core::shift_right_half_even(t, p.shift) + p.zero_point;
+    const int64_t code = core::shift_right_half_even(sum(a, b), p.shift) + p.zero_point;
     arguments.output[arguments.output_layout.offset(image, row, column) + c] =
         static_cast<uint8_t>(core::clamp<int64_t>(code, p.clamp_min, p.clamp_max));
   });
+}
+
+}  // namespace
+
+void bilinear_reference(const BilinearProblem& p, const BilinearArguments& arguments, Range items) {
+  bilinear(p, arguments, items,
+           [&](int64_t a, int64_t b) { return p.product * a * b + p.left * a + p.right * b + p.constant; });
+}
+
+void bilinear_shift_reference(const BilinearProblem& p, const BilinearArguments& arguments, Range items) {
+  const int left = std::countr_zero(static_cast<uint64_t>(p.left));
+  const int right = std::countr_zero(static_cast<uint64_t>(p.right));
+  bilinear(p, arguments, items, [&](int64_t a, int64_t b) { return (a << left) + (b << right); });
 }
 
 void lookup_reference(const LookupProblem& problem, const LookupArguments& arguments, Range items) {

@@ -11,8 +11,10 @@ bool any(Problem) {
 
 constexpr BilinearKernel bilinear_table[] = {
 #if defined(__x86_64__)
+    {"bilinear_shift_avx2", Isa::avx2, is_shift, bilinear_shift_avx2},
     {"bilinear_avx2", Isa::avx2, any<const BilinearProblem&>, bilinear_avx2},
 #endif
+    {"bilinear_shift_reference", Isa::reference, is_shift, bilinear_shift_reference},
     {"bilinear_reference", Isa::reference, any<const BilinearProblem&>, bilinear_reference},
 };
 

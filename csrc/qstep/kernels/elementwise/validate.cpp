@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "qstep/core/error.h"
@@ -31,6 +32,13 @@ void validate(const BilinearProblem& p) {
   require(largest < 0x1p53,
           "bilinear: |product c_a c_b| + |left c_a| + |right c_b| + |constant| must be below 2^53, may reach {}",
           largest);
+}
+
+bool is_shift(const BilinearProblem& p) {
+  const auto is_power_of_two = [](int64_t x) {
+    return x > 0 && x <= 1 << 22 && std::has_single_bit(static_cast<uint64_t>(x));
+  };
+  return p.product == 0 && p.constant == 0 && is_power_of_two(p.left) && is_power_of_two(p.right);
 }
 
 void validate_code_grid(const core::Grid& grid) {

@@ -1,10 +1,12 @@
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
 #include "qstep/core/grid.h"
 #include "qstep/kernels/elementwise/kernels.h"
 #include "qstep/kernels/x86_avx2.h"
+#include "qstep/kernels/x86_avx2_shift.h"
 
 #if defined(__x86_64__)
 namespace qstep::kernels {
@@ -41,6 +43,7 @@ using namespace avx2;
 
 /// BilinearProblem in doubles: every value before the division by 2^shift is an integer below 2^53, that division only
 /// moves the exponent, and the conversion to int32 is the one rounding.
+template <bool multiplies>
 struct Bilinear {
   __m256d product;
   __m256d left;
@@ -70,7 +73,6 @@ struct Bilinear {
   }
 
   /// The low four bytes of each.
-  template <bool multiplies>
   QSTEP_INLINE __m128i four(__m128i a_codes, __m128i b_codes) const {
     const __m256d a = centred(a_codes, zero_code_a);
     const __m256d b = centred(b_codes, zero_code_b);
@@ -79,11 +81,44 @@ struct Bilinear {
     return _mm256_cvtpd_epi32(_mm256_min_pd(_mm256_max_pd(_mm256_mul_pd(t, unit), low), high));
   }
 
-  template <bool multiplies>
   QSTEP_INLINE __m128i sixteen(__m128i a, __m128i b) const {
-    return pack_codes(four<multiplies>(a, b), four<multiplies>(_mm_srli_si128(a, 4), _mm_srli_si128(b, 4)),
-                      four<multiplies>(_mm_srli_si128(a, 8), _mm_srli_si128(b, 8)),
-                      four<multiplies>(_mm_srli_si128(a, 12), _mm_srli_si128(b, 12)), zero_point);
+    return pack_codes(four(a, b), four(_mm_srli_si128(a, 4), _mm_srli_si128(b, 4)),
+                      four(_mm_srli_si128(a, 8), _mm_srli_si128(b, 8)),
+                      four(_mm_srli_si128(a, 12), _mm_srli_si128(b, 12)), zero_point);
+  }
+};
+
+/// The same for an addition of shifted operands, in int32: 255 * (2^22 + 2^22) < 2^31.
+struct ShiftedSum {
+  __m128i left;
+  __m128i right;
+  ShiftHalfEven rounded;
+  Limits limits;
+  __m256i zero_code_a;
+  __m256i zero_code_b;
+  __m128i zero_point;
+
+  explicit ShiftedSum(const BilinearProblem& p)
+      : left(_mm_cvtsi32_si128(std::countr_zero(static_cast<uint64_t>(p.left)))),
+        right(_mm_cvtsi32_si128(std::countr_zero(static_cast<uint64_t>(p.right)))),
+        rounded(p.shift),
+        limits{_mm256_set1_epi32(p.clamp_min - p.zero_point), _mm256_set1_epi32(p.clamp_max - p.zero_point)},
+        zero_code_a(_mm256_set1_epi32(p.zero_code_a)),
+        zero_code_b(_mm256_set1_epi32(p.zero_code_b)),
+        zero_point(_mm_set1_epi16(static_cast<int16_t>(p.zero_point))) {}
+
+  /// The low eight bytes of each.
+  QSTEP_INLINE __m256i eight(__m128i a_codes, __m128i b_codes) const {
+    const __m256i a = _mm256_sub_epi32(_mm256_cvtepu8_epi32(a_codes), zero_code_a);
+    const __m256i b = _mm256_sub_epi32(_mm256_cvtepu8_epi32(b_codes), zero_code_b);
+    return limits(rounded(_mm256_add_epi32(_mm256_sll_epi32(a, left), _mm256_sll_epi32(b, right))));
+  }
+
+  QSTEP_INLINE __m128i sixteen(__m128i a, __m128i b) const {
+    const __m256i low = eight(a, b);
+    const __m256i high = eight(_mm_srli_si128(a, 8), _mm_srli_si128(b, 8));
+    return pack_codes(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1), _mm256_castsi256_si128(high),
+                      _mm256_extracti128_si256(high, 1), zero_point);
   }
 };
 
@@ -100,18 +135,33 @@ void store_part(uint8_t* p, __m128i x, int64_t count) {
   std::memcpy(p, bytes, static_cast<size_t>(count));
 }
 
-template <bool multiplies, bool repeats_b>
-void bilinear_run(const Bilinear& bilinear, const uint8_t* a, const uint8_t* b, uint8_t* output, int64_t count) {
+template <bool repeats_b, class Arithmetic>
+void bilinear_run(const Arithmetic& arithmetic, const uint8_t* a, const uint8_t* b, uint8_t* output, int64_t count) {
   const __m128i repeated = _mm_set1_epi8(static_cast<char>(*b));
   int64_t i = 0;
   for (; i + 16 <= count; i += 16) {
-    store_half(output + i, bilinear.sixteen<multiplies>(load_half(a + i), repeats_b ? repeated : load_half(b + i)));
+    store_half(output + i, arithmetic.sixteen(load_half(a + i), repeats_b ? repeated : load_half(b + i)));
   }
   if (const int64_t rest = count - i; rest > 0) {
-    store_part(output + i,
-               bilinear.sixteen<multiplies>(load_part(a + i, rest), repeats_b ? repeated : load_part(b + i, rest)),
+    store_part(output + i, arithmetic.sixteen(load_part(a + i, rest), repeats_b ? repeated : load_part(b + i, rest)),
                rest);
   }
+}
+
+template <class Arithmetic>
+void bilinear(const Arithmetic& arithmetic, const BilinearArguments& arguments, Range items) {
+  const ImageLayout& b_layout = arguments.b_layout;
+  const bool repeats_b = arguments.b_channel_stride == 0;
+  const bool b_has_runs =
+      repeats_b ? b_layout.pixel_stride == 0 : b_layout.pixel_stride == arguments.output_layout.channels;
+  const bool whole_rows = has_dense_rows(arguments.a_layout) && has_dense_rows(arguments.output_layout) && b_has_runs;
+  const auto run = repeats_b ? bilinear_run<true, Arithmetic> : bilinear_run<false, Arithmetic>;
+  for_each_run(arguments.output_layout, items, whole_rows,
+               [&](int64_t image, int64_t row, int64_t column, int64_t count) {
+                 run(arithmetic, arguments.a + arguments.a_layout.offset(image, row, column),
+                     arguments.b + b_layout.offset(image, row, column),
+                     arguments.output + arguments.output_layout.offset(image, row, column), count);
+               });
 }
 
 // --- lookup --------------------------------------------------------------------------------------
@@ -161,20 +211,15 @@ struct Quantizer {
 }  // namespace
 
 void bilinear_avx2(const BilinearProblem& problem, const BilinearArguments& arguments, Range items) {
-  const Bilinear bilinear(problem);
-  const ImageLayout& b_layout = arguments.b_layout;
-  const bool repeats_b = arguments.b_channel_stride == 0;
-  const bool b_has_runs =
-      repeats_b ? b_layout.pixel_stride == 0 : b_layout.pixel_stride == arguments.output_layout.channels;
-  const bool whole_rows = has_dense_rows(arguments.a_layout) && has_dense_rows(arguments.output_layout) && b_has_runs;
-  const auto run = problem.product != 0 ? (repeats_b ? bilinear_run<true, true> : bilinear_run<true, false>)
-                                        : (repeats_b ? bilinear_run<false, true> : bilinear_run<false, false>);
-  for_each_run(arguments.output_layout, items, whole_rows,
-               [&](int64_t image, int64_t row, int64_t column, int64_t count) {
-                 run(bilinear, arguments.a + arguments.a_layout.offset(image, row, column),
-                     arguments.b + b_layout.offset(image, row, column),
-                     arguments.output + arguments.output_layout.offset(image, row, column), count);
-               });
+  if (problem.product != 0) {
+    bilinear(Bilinear<true>(problem), arguments, items);
+  } else {
+    bilinear(Bilinear<false>(problem), arguments, items);
+  }
+}
+
+void bilinear_shift_avx2(const BilinearProblem& problem, const BilinearArguments& arguments, Range items) {
+  bilinear(ShiftedSum(problem), arguments, items);
 }
 
 void lookup_avx2(const LookupProblem& problem, const LookupArguments& arguments, Range items) {

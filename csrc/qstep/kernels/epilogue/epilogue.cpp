@@ -33,8 +33,7 @@ void validate(const Multiplier& m, RequantPolicy policy, std::string_view operat
 }
 
 bool is_exact_in_double(RequantPolicy policy, int64_t accumulator_bound) {
-  return policy == RequantPolicy::shift ||
-         (policy == RequantPolicy::exact && accumulator_bound < core::exact_in_double_bound);
+  return policy == RequantPolicy::exact && accumulator_bound < core::exact_in_double_bound;
 }
 
 }  // namespace
@@ -58,9 +57,13 @@ Epilogue::Epilogue(const Requantization& r, int64_t channels, int64_t accumulato
     return r.multipliers[r.multipliers.size() == 1 ? 0 : static_cast<size_t>(channel)];
   };
   for (int64_t c = 0; c < channels; ++c) multipliers_.push_back(multiplier(c));
-  if (!is_exact_in_double(policy_, accumulator_bound)) return;
-  for (const Multiplier& m : multipliers_) factors_.push_back(std::ldexp(m.multiplier, -m.shift));
-  factors_.resize(factors_.size() + tile_columns, 0.0);
+  if (policy_ == RequantPolicy::shift) {
+    for (const Multiplier& m : multipliers_) shifts_.push_back(m.shift);
+    shifts_.resize(shifts_.size() + tile_columns, 0);
+  } else if (is_exact_in_double(policy_, accumulator_bound)) {
+    for (const Multiplier& m : multipliers_) factors_.push_back(std::ldexp(m.multiplier, -m.shift));
+    factors_.resize(factors_.size() + tile_columns, 0.0);
+  }
 }
 
 }  // namespace qstep::kernels

@@ -55,7 +55,6 @@ class Epilogue {
 
  private:
   void store_accumulators(const AccumulatorTile& tile, int32_t* output) const;
-  void store_codes_avx2(const AccumulatorTile& tile, uint8_t* output) const;
 
   core::RequantPolicy policy_;
   int32_t zero_point_;
@@ -63,8 +62,9 @@ class Epilogue {
   int32_t clamp_max_;
   AlignedVector<core::Multiplier> multipliers_;  // one per channel
   // multiplier / 2^shift where acc times that is exact in a double, so that rounding the product once is the
-  // definition; padded to whole tiles. Empty where the product may need more than 53 bits, and for gemmlowp.
+  // definition; padded to whole tiles. Policy exact only, and empty where the product may need more than 53 bits.
   AlignedVector<double> factors_;
+  AlignedVector<int32_t> shifts_;  // policy shift only; padded to whole tiles
 };
 
 }  // namespace qstep::kernels

@@ -1,33 +1,62 @@
-// One multiplication, one rounding in doubles: exact, because Epilogue keeps factors only where it is
-// (docs/numerics.md).
+// Policy exact: one multiplication, one rounding in doubles, exact because Epilogue keeps factors only where it is
+// (docs/numerics.md). Policy shift: shifts. Everything else, and that is gemmlowp: the definition.
 #include "qstep/kernels/x86_avx2.h"
 #include "qstep/kernels/epilogue/epilogue.h"
+#include "qstep/kernels/x86_avx2_shift.h"
 
 #if defined(__x86_64__)
 QSTEP_AVX2_BEGIN
 namespace qstep::kernels {
+namespace {
 
-void Epilogue::store_avx2(const AccumulatorTile& tile, const Output& output) const {
-  if (is_raw()) return store_accumulators(tile, output.accumulators);
-  if (factors_.empty()) return store_reference(tile, output);
-  store_codes_avx2(tile, output.codes);
-}
+/// Sixteen accumulators of neighbouring channels to steps of the output, four to a vector.
+class ByFactor {
+ public:
+  QSTEP_INLINE ByFactor(const double* factors, int32_t low, int32_t high)
+      : low_(_mm256_set1_pd(low)), high_(_mm256_set1_pd(high)) {
+    avx2::unroll<4>([&](auto i) QSTEP_INLINE { factor_[i] = _mm256_loadu_pd(factors + 4 * i); });
+  }
 
-void Epilogue::store_codes_avx2(const AccumulatorTile& tile, uint8_t* output) const {
-  const double* factors = factors_.data() + tile.first_channel;
-  const __m256d factor[4] = {_mm256_loadu_pd(factors), _mm256_loadu_pd(factors + 4), _mm256_loadu_pd(factors + 8),
-                             _mm256_loadu_pd(factors + 12)};
-  const __m256d low = _mm256_set1_pd(clamp_min_ - zero_point_);  // clamping to integers commutes with rounding
-  const __m256d high = _mm256_set1_pd(clamp_max_ - zero_point_);
-  const __m128i zero_point = _mm_set1_epi16(static_cast<int16_t>(zero_point_));
-  for (int r = 0; r < tile.rows; ++r) {
-    const int32_t* accumulators = tile.accumulators + r * tile_columns;
-    __m128i rounded[4];
+  QSTEP_INLINE void round(const int32_t* accumulators, __m128i (&steps)[4]) const {
     avx2::unroll<4>([&](auto i) QSTEP_INLINE {
-      const __m256d product = _mm256_mul_pd(_mm256_cvtepi32_pd(avx2::load_half(accumulators + 4 * i)), factor[i]);
-      rounded[i] = _mm256_cvtpd_epi32(_mm256_min_pd(_mm256_max_pd(product, low), high));
+      const __m256d product = _mm256_mul_pd(_mm256_cvtepi32_pd(avx2::load_half(accumulators + 4 * i)), factor_[i]);
+      // Clamping to integers commutes with rounding.
+      steps[i] = _mm256_cvtpd_epi32(_mm256_min_pd(_mm256_max_pd(product, low_), high_));
     });
-    const __m128i codes = avx2::pack_codes(rounded[0], rounded[1], rounded[2], rounded[3], zero_point);
+  }
+
+ private:
+  __m256d factor_[4];
+  __m256d low_;
+  __m256d high_;
+};
+
+class ByShift {
+ public:
+  QSTEP_INLINE ByShift(const int32_t* shifts, int32_t low, int32_t high)
+      : shift_{avx2::ShiftHalfEven(avx2::load(shifts)), avx2::ShiftHalfEven(avx2::load(shifts + 8))},
+        limits_{_mm256_set1_epi32(low), _mm256_set1_epi32(high)} {}
+
+  QSTEP_INLINE void round(const int32_t* accumulators, __m128i (&steps)[4]) const {
+    avx2::unroll<2>([&](auto i) QSTEP_INLINE {
+      const __m256i eight = limits_(shift_[i](avx2::load(accumulators + 8 * i)));
+      steps[2 * i] = _mm256_castsi256_si128(eight);
+      steps[2 * i + 1] = _mm256_extracti128_si256(eight, 1);
+    });
+  }
+
+ private:
+  avx2::ShiftHalfEven shift_[2];
+  avx2::Limits limits_;
+};
+
+template <class Rounding>
+void store_codes(const AccumulatorTile& tile, const Rounding& rounding, int32_t zero_point, uint8_t* output) {
+  const __m128i zero_point_16 = _mm_set1_epi16(static_cast<int16_t>(zero_point));
+  for (int r = 0; r < tile.rows; ++r) {
+    __m128i steps[4];
+    rounding.round(tile.accumulators + r * tile_columns, steps);
+    const __m128i codes = avx2::pack_codes(steps[0], steps[1], steps[2], steps[3], zero_point_16);
     uint8_t* row = output + tile.row_offsets[r] + tile.first_channel;
     if (tile.channels == tile_columns) {
       avx2::store_half(row, codes);
@@ -36,6 +65,22 @@ void Epilogue::store_codes_avx2(const AccumulatorTile& tile, uint8_t* output) co
       avx2::store_half(lanes, codes);
       std::memcpy(row, lanes, static_cast<size_t>(tile.channels));
     }
+  }
+}
+
+}  // namespace
+
+void Epilogue::store_avx2(const AccumulatorTile& tile, const Output& output) const {
+  const int32_t low = clamp_min_ - zero_point_;
+  const int32_t high = clamp_max_ - zero_point_;
+  if (is_raw()) {
+    store_accumulators(tile, output.accumulators);
+  } else if (!factors_.empty()) {
+    store_codes(tile, ByFactor(factors_.data() + tile.first_channel, low, high), zero_point_, output.codes);
+  } else if (!shifts_.empty()) {
+    store_codes(tile, ByShift(shifts_.data() + tile.first_channel, low, high), zero_point_, output.codes);
+  } else {
+    store_reference(tile, output);
   }
 }
 

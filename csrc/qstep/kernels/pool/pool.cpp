@@ -1,6 +1,7 @@
 #include "qstep/kernels/pool/pool.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdlib>
 
@@ -54,6 +55,7 @@ void validate(const AvgPool2dProblem& p, const ImageLayout& input, const ImageLa
   require(std::abs(int64_t{p.multiplier}) < (1 << 24), "avg_pool2d: multiplier must be of magnitude below 2^24, got {}",
           p.multiplier);
   require(0 <= p.shift && p.shift <= 62, "avg_pool2d: shift must be in [0, 62], got {}", p.shift);
+  require(p.divisor_override >= 0, "avg_pool2d: divisor_override must be at least 0, got {}", p.divisor_override);
   int64_t most_taps = 1;
   for (int d = 0; d < 2; ++d) {
     const int64_t size = d == 0 ? input.height : input.width;
@@ -63,19 +65,32 @@ void validate(const AvgPool2dProblem& p, const ImageLayout& input, const ImageLa
       const AverageTaps taps = average_taps(p, d, i, size, count);
       require(taps.inside.count() > 0, "avg_pool2d: output position {} of dimension {} has a window without a tap", i,
               d);
-      most = std::max(most, taps.divisor);
+      most = std::max(most, std::max(taps.counted, taps.inside.count()));
     }
     most_taps *= most;
   }
   // In long double, whose 64 bits hold the bounds, the products cannot overflow.
-  const long double n = most_taps;
-  require(std::ldexp(n, p.shift) <= 0x1p62L,
-          "avg_pool2d: shift {} is too large for windows of {} taps: n << shift must be at most 2^62", p.shift,
-          most_taps);
-  require(n * (255.0L * std::abs(p.multiplier) + std::fabs(static_cast<long double>(p.constant))) < 0x1p62L,
-          "avg_pool2d: constant {} is too large for windows of {} taps: n * (255 |multiplier| + |constant|) must be "
-          "below 2^62",
-          p.constant, most_taps);
+  const auto magnitude = [](int64_t x) { return std::fabs(static_cast<long double>(x)); };
+  const long double divisor = p.divisor_override > 0 ? p.divisor_override : most_taps;
+  require(std::ldexp(divisor, p.shift) <= 0x1p62L,
+          "avg_pool2d: shift {} is too large for a divisor of {}: divisor << shift must be at most 2^62", p.shift,
+          divisor);
+  const long double taps = most_taps;
+  require(
+      taps * (255 * magnitude(p.multiplier) + magnitude(p.tap_constant)) + divisor * magnitude(p.constant) < 0x1p62L,
+      "avg_pool2d: tap_constant {} or constant {} is too large for windows of {} taps: "
+      "taps * (255 |multiplier| + |tap_constant|) + divisor * |constant| must be below 2^62",
+      p.tap_constant, p.constant, most_taps);
+}
+
+bool is_shift(const AvgPool2dProblem& p) {
+  const auto is_power_of_two = [](int32_t x) { return x > 0 && std::has_single_bit(static_cast<uint32_t>(x)); };
+  return p.constant == 0 && p.tap_constant == 0 && is_power_of_two(p.multiplier) && is_power_of_two(p.divisor_override);
+}
+
+int shift_of(const AvgPool2dProblem& p) {
+  return p.shift + std::countr_zero(static_cast<uint32_t>(p.divisor_override)) -
+         std::countr_zero(static_cast<uint32_t>(p.multiplier));
 }
 
 }  // namespace qstep::kernels

@@ -2,10 +2,10 @@
 // Pooling of codes.
 //
 //   max:      output = max over the window's taps inside the image: padding never wins
-//   average:  mean   = divide_half_even(multiplier * sum(c) + n * constant, n << shift)
+//   average:  mean   = divide_half_even(multiplier * sum(c) + t * tap_constant + d * constant, d << shift)
 //             output = clamp(mean + zero_point, clamp_min, clamp_max)
-//             with c = input - zero_code and n the window's number of taps: all of them that lie inside the padded
-//             image where count_include_pad, else those inside the image; a tap in the padding has c = 0
+//             with c = input - zero_code, t the window's number of taps inside the image, and the divisor d:
+//             divisor_override or, where that is 0, the taps inside the padded image (count_include_pad) or t
 //
 // Work items are output rows: batch * output height.
 #include <cstdint>
@@ -40,16 +40,25 @@ struct MaxPool2dKernel {
 struct AvgPool2dProblem {
   core::Window window;  ///< dilation 1
   bool count_include_pad = true;
-  bool adaptive = false;   ///< windows are [floor(i * in / out), ceil((i + 1) * in / out)); `window` is ignored
+  bool adaptive = false;  ///< windows are [floor(i * in / out), ceil((i + 1) * in / out)); `window` is ignored
+  int32_t divisor_override = 0;
   int32_t zero_code = 0;   ///< of the input
   int32_t multiplier = 0;  ///< |multiplier| < 2^24
+  int64_t tap_constant = 0;
   int64_t constant = 0;
-  int32_t shift =
-      0;  ///< with the n of the largest window: n << shift <= 2^62, n * (255 * |multiplier| + |constant|) < 2^62
+  /// With n taps and the divisor d of the largest window:
+  /// d << shift <= 2^62, n * (255 * |multiplier| + |tap_constant|) + d * |constant| < 2^62
+  int32_t shift = 0;
   int32_t zero_point = 0;  ///< of the output
   int32_t clamp_min = 0;
   int32_t clamp_max = 255;
 };
+
+/// True where the average is one shift: constants of 0, and a multiplier and a divisor_override that are powers of two.
+bool is_shift(const AvgPool2dProblem& problem);
+
+/// Then output = clamp(shift_half_even(sum(c), this) + zero_point, clamp_min, clamp_max).
+int shift_of(const AvgPool2dProblem& problem);
 
 struct AvgPool2dKernel {
   std::string_view name;

@@ -17,8 +17,10 @@ constexpr MaxPool2dKernel max_table[] = {
 
 constexpr AvgPool2dKernel average_table[] = {
 #if defined(__x86_64__)
+    {"avg_pool2d_shift_avx2", Isa::avx2, is_shift, avg_pool2d_shift_avx2},
     {"avg_pool2d_avx2", Isa::avx2, any_average, avg_pool2d_avx2},
 #endif
+    {"avg_pool2d_shift_reference", Isa::reference, is_shift, avg_pool2d_shift_reference},
     {"avg_pool2d_reference", Isa::reference, any_average, avg_pool2d_reference},
 };
 

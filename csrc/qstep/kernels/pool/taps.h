@@ -27,7 +27,7 @@ inline Taps window_taps(const core::Window& window, int dimension, int64_t index
 
 struct AverageTaps {
   Taps inside;
-  int64_t divisor = 0;  ///< taps that count along this dimension
+  int64_t counted = 0;  ///< along this dimension, without divisor_override
 };
 
 /// The same for average pooling, of `count` windows.
@@ -44,6 +44,10 @@ inline AverageTaps average_taps(const AvgPool2dProblem& problem, int dimension, 
   const int64_t padded_end =
       size + window.padding[dimension + 2];  // a window of ceil_mode may reach beyond the padding
   return {taps, std::min<int64_t>(window.kernel[dimension], padded_end - start)};
+}
+
+inline int64_t divisor(const AvgPool2dProblem& problem, const AverageTaps& ys, const AverageTaps& xs) {
+  return problem.divisor_override > 0 ? problem.divisor_override : ys.counted * xs.counted;
 }
 
 }  // namespace qstep::kernels
