@@ -78,7 +78,7 @@ def load(path: Path) -> Network:
     assert metadata.keys() == {"format", "graph"}
     assert metadata["format"] == "qstep"
     graph = json.loads(metadata["graph"])
-    assert graph["format_version"] == 1
+    assert graph["format_version"] == 2
 
     nodes = []
     for entry in graph["nodes"]:
@@ -221,14 +221,17 @@ def avg_pool2d(network: Network, node: Node, x: Codes) -> Codes:
             [slice(i * s // o, -(-(i + 1) * s // o)) for i in range(o)] for o, s in zip(count, x.shape[2:], strict=True)
         )
         sums = np.stack([np.stack([centered[:, :, r, c].sum((2, 3)) for c in columns], -1) for r in rows], -2)
-        n = np.array([[(r.stop - r.start) * (c.stop - c.start) for c in columns] for r in rows])
+        n = inside = np.array([[(r.stop - r.start) * (c.stop - c.start) for c in columns] for r in rows])
     else:
         size = tuple(output_size(f["window"], i, x.shape[2 + i], f["ceil_mode"]) for i in range(2))
         sums = sum(pixels for _, _, pixels in taps(centered, f["window"], size, 0, 0))
         image = np.ones(x.shape[2:], np.int64)
         n = sum(pixels for _, _, pixels in taps(image, f["window"], size, int(f["count_include_pad"]), 0))
-    numerator = (f["multiplier"] * sums + n * f["constant"]).astype(object)  # Python integers: n * 2^shift may be 2^62
-    steps = divide_half_even(numerator, n.astype(object) << f["shift"]).astype(np.int64)
+        inside = sum(pixels for _, _, pixels in taps(image, f["window"], size, 0, 0))
+    divisor = np.full_like(n, f["divisor_override"]) if f["divisor_override"] else n
+    added = divisor * f["constant"] + (inside if f["divisor_override"] else 0) * f["tap_constant"]
+    numerator = (f["multiplier"] * sums + added).astype(object)  # Python integers: the divisor may be 2^62
+    steps = divide_half_even(numerator, divisor.astype(object) << f["shift"]).astype(np.int64)
     return network.clamped(node, steps)
 
 
