@@ -81,6 +81,21 @@ struct LsqActivationInitOptions {
 /// Deterministic. x must be finite; empty and all-zero x give scale 1, offset 0. No gradient. Waits for x's device.
 std::tuple<at::Tensor, at::Tensor> lsq_activation_init(const at::Tensor& x, const LsqActivationInitOptions& options);
 
+struct PactOptions {
+  int64_t bit_width = 8;          ///< 2 to 8
+  bool is_signed = false;         ///< [-alpha, alpha] in 2 (2^(b-1) - 1) steps, instead of [0, alpha] in 2^b - 1
+  std::string gradient = "pact";  ///< alpha learns from clipped x alone, as in the paper; or "ste": from rounding errors, too
+};
+
+/// PACT: x clipped at a learned level and quantized, x_hat = q * scale with scale = pact_scale(alpha, ...) and
+/// q = round_half_even(clamp(x / scale, quant_min, quant_max)). alpha: one element, > 0. Differentiable in x and alpha,
+/// once. Choi et al., PACT, 2018, eq. 1 to 3. methods/pact/README.md.
+at::Tensor pact(const at::Tensor& x, const at::Tensor& alpha, const PactOptions& options);
+
+/// The step of pact's grid, alpha / levels rounded once, of the shape of alpha; levels is 2^b - 1, or 2^(b-1) - 1 where
+/// is_signed. No gradient.
+at::Tensor pact_scale(const at::Tensor& alpha, int64_t bit_width, bool is_signed);
+
 struct PwlqOptions {
   int64_t bit_width = 4;  ///< 2 to 8: a sign and bit_width - 1 bits of magnitude; the piece is stored beside them
   /// Ascending, above 0 and below max|w|; shape [] or [count], with axis [channels] or [channels, count], count 1 to 3.
