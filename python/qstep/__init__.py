@@ -8,6 +8,7 @@ from .compare import Comparison, LayerComparison, compare
 from .config import QConfig, Scheme
 from .convert import convert
 from .network import IntegerNetwork, available_isas, load
+from .parameter_groups import parameter_groups
 from .prepare import UnsupportedError, prepare
 from .summary import Summary, summary
 
@@ -31,6 +32,7 @@ __all__ = [
     "functional",
     "load",
     "nn",
+    "parameter_groups",
     "prepare",
     "reestimate_batch_norm",
     "summary",

@@ -33,7 +33,7 @@ class Scheme:
 
 @dataclass(frozen=True)
 class QConfig:
-    """Methods and bit widths of a network. Build one with :meth:`lsq_plus`, :meth:`lsq` or :meth:`iao`.
+    """Methods and bit widths of a network. Build one with :meth:`lsq_plus`, :meth:`lsq`, :meth:`iao` or :meth:`pact`.
 
     Args:
         weight, activation: the schemes.
@@ -133,6 +133,37 @@ class QConfig:
         return cls(
             weight=Scheme("iao", weight_bits, {"per_channel": per_channel}),
             activation=Scheme("iao", act_bits, {"smoothing": smoothing, "delay": delay}),
+            **rules,
+        )
+
+    @classmethod
+    def pact(
+        cls,
+        weight_bits: int = 4,
+        act_bits: int = 4,
+        *,
+        alpha_init: float | str = "mse",
+        gradient: str = "pact",
+        per_channel: bool = True,
+        weight_options: Mapping[str, Any] | None = None,
+        **rules: Any,
+    ) -> QConfig:
+        """PACT (learned clipping level of activations), with LSQ+ weights.
+
+        PACT says nothing of weights; its experiments take DoReFa's, whose levels are odd multiples of half a step: zero is none of them, and
+        the largest weight of a layer stretches all. Learned scales have integer codes around zero.
+
+        Args:
+            alpha_init: first clipping level: ``"mse"``, ``"max"`` or a number; see :class:`qstep.quantizers.PactActivation`.
+            gradient: of the clipping level: ``"pact"`` or ``"ste"``.
+            per_channel: one scale of weights per output channel instead of one per layer.
+            weight_options: further options of :class:`qstep.quantizers.LsqPlusWeight`.
+
+        The paper decays clipping levels as it does weights: :func:`qstep.parameter_groups`.
+        """
+        return cls(
+            weight=Scheme("lsq_plus", weight_bits, {"per_channel": per_channel, **(weight_options or {})}),
+            activation=Scheme("pact", act_bits, {"alpha_init": alpha_init, "gradient": gradient}),
             **rules,
         )
 

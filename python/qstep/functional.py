@@ -95,6 +95,41 @@ def affine_params(
     return torch.ops.qstep.affine_params(min, max, quant_min=quant_min, quant_max=quant_max, symmetric=symmetric)
 
 
+def pact(x: Tensor, alpha: Tensor, *, bit_width: int, signed: bool = False, gradient: str = "pact") -> Tensor:
+    """PACT: ``x`` clipped at a learned level ``alpha`` and quantized, ``round(clamp(x / scale, quant_min, levels)) * scale``.
+
+    One-sided, ``levels`` is 2^b - 1 and ``quant_min`` 0; ``signed``, ``levels`` is 2^(b-1) - 1 and ``quant_min`` is ``-levels``.
+    ``scale`` is ``alpha / levels``, rounded once. Rounds half to even. With ``v = x / scale`` the gradients are, element-wise,
+
+    ========================================== ====== ================== ===================
+    region                                     x      alpha              alpha, ``"ste"``
+    ========================================== ====== ================== ===================
+    x >= alpha                                 0      1                  1
+    0 <= x < alpha; signed: abs(x) < alpha     1      0                  (q - v) / levels
+    x < 0; signed: x <= -alpha                 0      0; signed: -1      0; signed: -1
+    ========================================== ====== ================== ===================
+
+    Args:
+        x: any shape; float32, float64, bfloat16 or float16.
+        alpha: positive and finite; one element.
+        bit_width: 2 to 8.
+        signed: clip on both sides of 0.
+        gradient: ``"pact"`` is the paper's; ``"ste"`` counts the rounding errors of what is not clipped, too (F8Net).
+
+    Returns:
+        The de-quantized tensor, with the shape and dtype of ``x``.
+
+    Source: Choi et al., PACT: Parameterized Clipping Activation for Quantized Neural Networks, 2018, equations 1 to 3.
+
+    >>> x, alpha = torch.tensor([-1.0, 0.3, 2.0], requires_grad=True), torch.tensor(1.5, requires_grad=True)
+    >>> y = pact(x, alpha, bit_width=2); y
+    tensor([0.0000, 0.5000, 1.5000], grad_fn=<...>)
+    >>> y.sum().backward(); x.grad, alpha.grad
+    (tensor([0., 1., 0.]), tensor(1.))
+    """
+    return torch.ops.qstep.pact(x, alpha, bit_width=bit_width, signed=signed, gradient=gradient)
+
+
 def pwlq(
     w: Tensor,
     *,

@@ -12,6 +12,7 @@
 #include "qstep/methods/functional.h"
 #include "qstep/methods/iao/quantizer.h"
 #include "qstep/methods/lsq_plus/quantizer.h"
+#include "qstep/methods/pact/quantizer.h"
 
 namespace qstep::methods {
 namespace {
@@ -47,10 +48,26 @@ TEST(Functional, AffineGridOfARangeAndItsGradient) {
   EXPECT_TRUE(at::equal(torch::autograd::grad({output.sum()}, {x})[0], vector({0, 1, 1, 1, 0})));
 }
 
+TEST(Functional, PactHasItsGradients) {
+  const at::Tensor x = vector({-2.0, 0.0, 0.75, 1.5, 9.0}).requires_grad_();
+  const at::Tensor alpha = at::tensor(1.5).requires_grad_();  // steps of 0.5
+  const at::Tensor output = functional::pact(x, alpha, {.bit_width = 2});
+  EXPECT_TRUE(at::equal(output, vector({0, 0, 1, 1.5, 1.5})));  // 0.75 is a tie
+  const auto gradients = torch::autograd::grad({output.sum()}, {x, alpha});
+  EXPECT_TRUE(at::equal(gradients[0], vector({0, 1, 1, 0, 0})));
+  EXPECT_EQ(item(gradients[1]), 2.0);
+  const at::Tensor two_sided = functional::pact(x, alpha, {.bit_width = 3, .is_signed = true, .gradient = "ste"});
+  EXPECT_TRUE(at::equal(two_sided, vector({-1.5, 0, 1, 1.5, 1.5})));
+  EXPECT_NEAR(item(torch::autograd::grad({two_sided.sum()}, {alpha})[0]), -1 + 0.5 / 3 + 2, 1e-6);
+  EXPECT_EQ(item(functional::pact_scale(alpha, 3, true)), 0.5);
+}
+
 TEST(Functional, BadArgumentsThrowError) {
   const at::Tensor x = at::zeros({2});
   EXPECT_THROW(functional::lsq_plus(x, at::tensor(-1.0), std::nullopt, {.quant_min = 0, .quant_max = 3}), Error);
   EXPECT_THROW(functional::lsq_plus(x, at::tensor(1.0), std::nullopt, {}), Error);
+  EXPECT_THROW(functional::pact(x, at::tensor(-1.0), {.bit_width = 4}), Error);
+  EXPECT_THROW(functional::pact(x, at::tensor(1.0), {.bit_width = 1}), Error);
   EXPECT_THROW(functional::affine_params(at::tensor(1.0), at::tensor(0.0), {.quant_min = 0, .quant_max = 3}), Error);
 }
 
@@ -122,6 +139,34 @@ TEST(LsqPlusActivationQuantizer, ConfigurationsHaveTheirCodesAndOffsets) {
   EXPECT_LT(errors[3], errors[0]);  // an offset below 0 pays for swish
   EXPECT_NEAR(errors[2] / errors[3], 1.0, 0.01);
   EXPECT_EQ(LsqPlusActivationQuantizer(4, /*nonnegative=*/false, {.configuration = 1}).quant_min(), -8);
+}
+
+TEST(PactActivationQuantizer, LearnsItsClippingLevel) {
+  at::manual_seed(3);
+  const at::Tensor x = at::randn({4000});
+  for (const bool nonnegative : {true, false}) {
+    PactActivationQuantizer quantizer(4, nonnegative);
+    EXPECT_THROW(quantizer.forward(x), Error);
+    calibrate(quantizer, nonnegative ? x.relu() : x);
+    EXPECT_EQ(quantizer.quant_min(), nonnegative ? 0 : -7);
+    EXPECT_EQ(quantizer.quant_max(), nonnegative ? 15 : 7);
+    const at::Tensor output = quantizer.forward(x);
+    EXPECT_TRUE(at::equal(quantizer.decode(quantizer.encode(x)), output.detach()));
+    EXPECT_GT(item(torch::autograd::grad({output.abs().sum()}, {quantizer.parameters().at(0)})[0]), 0.0);
+    PactActivationQuantizer loaded(4, nonnegative);
+    transfer(quantizer, loaded);
+    EXPECT_TRUE(at::equal(loaded.forward(x), output));
+    EXPECT_EQ(loaded.grid(), quantizer.grid());
+  }
+  PactActivationQuantizer constant(4, true, {.alpha_init = 10.0});
+  calibrate(constant, x);
+  EXPECT_EQ(item(constant.alpha()), 10.0);
+  PactActivationQuantizer largest(4, false, {.alpha_init = "max"});
+  calibrate(largest, x);
+  EXPECT_NEAR(item(largest.alpha() / x.abs().max()), 1.0, 1e-6);
+  EXPECT_THROW(PactActivationQuantizer(4, true, {.alpha_init = 0.0}), Error);
+  EXPECT_THROW(PactActivationQuantizer(4, true, {.alpha_init = "median"}), Error);
+  EXPECT_THROW(PactActivationQuantizer(4, true, {.gradient = "lsq"}), Error);
 }
 
 TEST(IaoWeightQuantizer, FollowsTheRangeOfTheWeights) {

@@ -1,7 +1,7 @@
 """PACT in float64, element by element, written from the paper's equations.
 
-Choi et al., PACT: Parameterized Clipping Activation for Quantized Neural Networks, 2018: eq. 1 clips with three absolute values or cases, eq. 2
-rounds to 2^b - 1 steps, eq. 3 is the derivative. Two-sided, and the derivative through the rounding ("ste"), as F8Net uses them.
+Choi et al., PACT: Parameterized Clipping Activation for Quantized Neural Networks, 2018: eq. 1 clips, eq. 2 rounds to 2^b - 1
+steps, eq. 3 is the derivative. Two-sided, and the derivative through the rounding ("ste"), as F8Net uses them.
 """
 
 from __future__ import annotations
@@ -26,13 +26,8 @@ def levels(bit_width: int, signed: bool) -> int:
 
 
 def clip(x: ArrayLike, alpha: float, signed: bool) -> Array:
-    """Eq. 1 in its closed form, 0.5 (|x| - |x - alpha| + alpha) for finite x; two-sided it is that of |x| with the sign of x."""
-    x = np.float64(x)
-    if signed:
-        return np.sign(x) * clip(np.abs(x), alpha, False)
-    with np.errstate(invalid="ignore"):
-        closed = 0.5 * (np.abs(x) - np.abs(x - alpha) + alpha)
-    return np.where(x == np.inf, alpha, np.where(x == -np.inf, 0.0, closed))
+    """Eq. 1 by cases."""
+    return np.clip(np.float64(x), -alpha if signed else 0.0, alpha)
 
 
 def fake_quantize(x: ArrayLike, alpha: float, bit_width: int, signed: bool = False) -> Array:

@@ -81,6 +81,36 @@ def test_fake_quantize_affine(shape, axis, rounding, dtype):
     assert torch.equal(cpu, cuda.cpu())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("gradient", ["pact", "ste"])
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("shape", [shape for shape, _ in CASES])
+def test_pact(shape, signed, gradient, dtype):
+    torch.manual_seed(4)
+    x, grad_output = (torch.randn(shape).to(dtype) for _ in range(2))
+    alpha = torch.tensor(1.1)
+    options = {"bit_width": 4, "signed": signed, "gradient": gradient}
+    cpu, cuda = on_both(lambda x, a: ops.pact(x, a, **options), x, alpha)
+    assert torch.equal(cpu, cuda.cpu())
+
+    def backward(*tensors):
+        return ops.pact_backward(*tensors, **options)
+
+    cpu, cuda = on_both(backward, grad_output, x, alpha)
+    again = backward(*(t.cuda() for t in (grad_output, x, alpha)))
+    assert torch.equal(cpu[0], cuda[0].cpu())
+    magnitude = grad_output.double().abs().sum().item()
+    torch.testing.assert_close(cuda[1].cpu(), cpu[1], rtol=0, atol=2e-6 * magnitude)
+    assert torch.equal(cuda[1], again[1])
+
+
+def test_pact_scale():
+    alphas = torch.linspace(0.1, 20, 1000)
+    for signed in (False, True):
+        cpu, cuda = on_both(lambda a, signed=signed: ops.pact_scale(a, bit_width=3, signed=signed), alphas)
+        assert torch.equal(cpu, cuda.cpu())
+
+
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_affine_params(symmetric):
     torch.manual_seed(2)

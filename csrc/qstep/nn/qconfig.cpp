@@ -2,11 +2,19 @@
 
 namespace qstep {
 
+namespace {
+
+auto lsq_plus_weights(const methods::LsqPlusWeightOptions& options) {
+  return [options](int64_t bit_width, at::IntArrayRef shape) {
+    return std::make_shared<methods::LsqPlusWeightQuantizer>(bit_width, shape, options);
+  };
+}
+
+}  // namespace
+
 QConfig QConfig::lsq_plus(const LsqPlusOptions& options) {
   QConfig config{.weight_bits = options.weight_bits, .act_bits = options.act_bits};
-  config.make_weight = [weight = options.weight](int64_t bit_width, at::IntArrayRef shape) {
-    return std::make_shared<methods::LsqPlusWeightQuantizer>(bit_width, shape, weight);
-  };
+  config.make_weight = lsq_plus_weights(options.weight);
   config.make_activation = [activation = options.activation](int64_t bit_width, bool nonnegative) {
     return std::make_shared<methods::LsqPlusActivationQuantizer>(bit_width, nonnegative, activation);
   };
@@ -27,6 +35,15 @@ QConfig QConfig::iao(const IaoOptions& options) {
   };
   config.make_activation = [activation = options.activation](int64_t bit_width, bool) {
     return std::make_shared<methods::IaoActivationQuantizer>(bit_width, activation);
+  };
+  return config;
+}
+
+QConfig QConfig::pact(const PactOptions& options) {
+  QConfig config{.weight_bits = options.weight_bits, .act_bits = options.act_bits};
+  config.make_weight = lsq_plus_weights(options.weight);
+  config.make_activation = [activation = options.activation](int64_t bit_width, bool nonnegative) {
+    return std::make_shared<methods::PactActivationQuantizer>(bit_width, nonnegative, activation);
   };
   return config;
 }

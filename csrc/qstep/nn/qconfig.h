@@ -8,6 +8,7 @@
 #include "qstep/core/requantize.h"
 #include "qstep/methods/iao/quantizer.h"
 #include "qstep/methods/lsq_plus/quantizer.h"
+#include "qstep/methods/pact/quantizer.h"
 
 namespace qstep {
 
@@ -40,6 +41,16 @@ struct QConfig {
   };
   static QConfig iao(const IaoOptions& options);
   static QConfig iao() { return iao(IaoOptions()); }
+
+  /// PACT activations over LSQ+ weights.
+  struct PactOptions {
+    int64_t weight_bits = 4;
+    int64_t act_bits = 4;
+    methods::LsqPlusWeightOptions weight = {.per_channel = true};
+    methods::PactActivationOptions activation = {};
+  };
+  static QConfig pact(const PactOptions& options);
+  static QConfig pact() { return pact(PactOptions()); }
 
   /// The same with other widths: for a first or last layer.
   QConfig with_bits(int64_t weight, int64_t act) const;

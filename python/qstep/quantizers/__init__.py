@@ -6,18 +6,21 @@ one for activations; :data:`WEIGHT_METHODS` and :data:`ACTIVATION_METHODS` list 
 
 from collections.abc import Callable
 
-from .base import ActivationQuantizer, QuantizedWeight, Quantizer, WeightQuantizer
+from .base import ActivationQuantizer, ClippingLevel, QuantizedWeight, Quantizer, WeightQuantizer
 from .iao import IaoActivation, IaoWeight
 from .lsq_plus import LsqPlusActivation, LsqPlusWeight
+from .pact import PactActivation
 
 __all__ = [
     "ACTIVATION_METHODS",
     "WEIGHT_METHODS",
     "ActivationQuantizer",
+    "ClippingLevel",
     "IaoActivation",
     "IaoWeight",
     "LsqPlusActivation",
     "LsqPlusWeight",
+    "PactActivation",
     "QuantizedWeight",
     "Quantizer",
     "WeightQuantizer",
@@ -27,4 +30,5 @@ WEIGHT_METHODS: dict[str, Callable[..., WeightQuantizer]] = {"lsq_plus": LsqPlus
 ACTIVATION_METHODS: dict[str, Callable[..., ActivationQuantizer]] = {
     "lsq_plus": LsqPlusActivation,
     "iao": IaoActivation,
+    "pact": PactActivation,
 }

@@ -184,3 +184,10 @@ class LearnedScale(nn.Module):
 
     def forward(self) -> Tensor:
         return self.raw.abs().clamp_min(self.eps)
+
+
+class ClippingLevel(LearnedScale):
+    """The learned level that an activation is clipped at, shape []: what PACT regularises (:func:`qstep.parameter_groups`)."""
+
+    def __init__(self) -> None:
+        super().__init__(())
