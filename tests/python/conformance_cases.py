@@ -1,0 +1,89 @@
+"""What the conformance suite has to know of each registered method: its oracle, options worth trying, a network it stands in.
+
+An oracle here reads options and state of a quantizer and hands them to the method's formulas in ``tests/oracle``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from conformance import Array, Case, Expected
+
+import qstep
+from oracle import iao, lsq_plus, pact
+
+
+def _column(values: Any, dim: int) -> Array:
+    """One value, or one per channel, shaped to broadcast against a weight of ``dim`` dimensions."""
+    values = np.float64(values.detach())
+    return values if values.ndim == 0 or values.size == 1 else values.reshape(-1, *[1] * (dim - 1))
+
+
+def lsq_plus_weight(quantizer: Any, w: Array, grad_output: Array) -> Expected:
+    scale = _column(quantizer.scale(), w.ndim)
+    codes = (quantizer.quant_min, quantizer.quant_max)
+    values = lsq_plus.fake_quantize(w, scale, 0.0, *codes)
+    gradients = lsq_plus.gradients(w, grad_output, scale, 0.0, *codes, quantizer.boundary)
+    shared = tuple(range(1, w.ndim)) if scale.ndim else None
+    factor = 1 / math.sqrt(w.size / scale.size * quantizer.quant_max)
+    return Expected(values, {"x": gradients.x, "scale.raw": factor * gradients.scale.sum(axis=shared)})
+
+
+def lsq_plus_activation(quantizer: Any, x: Array, grad_output: Array) -> Expected:
+    arguments = (quantizer.scale.item(), quantizer.offset.item(), quantizer.quant_min, quantizer.quant_max)
+    gradients = lsq_plus.gradients(x, grad_output, *arguments, quantizer.boundary)
+    factor = 1 / math.sqrt(x.size * quantizer.quant_max)
+    parameters = {"_scale.raw": factor * gradients.scale.sum()}
+    if quantizer.configuration >= 3:
+        parameters["offset"] = factor * gradients.offset.sum()
+    return Expected(lsq_plus.fake_quantize(x, *arguments), {"x": gradients.x, **parameters})
+
+
+def iao_weight(quantizer: Any, w: Array, grad_output: Array) -> Expected:
+    codes = (quantizer.quant_min, quantizer.quant_max)
+    rows = w.reshape(1, -1) if quantizer.axis is None else w.reshape(len(w), -1)
+    grids = [iao.affine_params(r.min(), r.max(), *codes, symmetric=quantizer.axis == 0) for r in rows]
+    column = (-1, *[1] * (w.ndim - 1))
+    scale, zero_point = (np.array([float(g[i]) for g in grids]).reshape(column) for i in (0, 1))
+    values = iao.fake_quantize(w, scale, zero_point, *codes)
+    return Expected(values, {"x": iao.grad_x(w, grad_output, scale, zero_point, *codes)})
+
+
+def iao_activation(quantizer: Any, x: Array, grad_output: Array) -> Expected:
+    codes = (quantizer.quant_min, quantizer.quant_max)
+    scale, zero_point = iao.affine_params(quantizer.min.item(), quantizer.max.item(), *codes)
+    values = iao.fake_quantize(x, float(scale), zero_point, *codes)
+    return Expected(values, {"x": iao.grad_x(x, grad_output, float(scale), zero_point, *codes)})
+
+
+def pact_activation(quantizer: Any, x: Array, grad_output: Array) -> Expected:
+    arguments = (quantizer.alpha().item(), quantizer.bit_width, quantizer.quant_min < 0)
+    gradients = pact.gradients(x, grad_output, *arguments, quantizer.gradient)
+    return Expected(pact.fake_quantize(x, *arguments), {"x": gradients.x, "alpha.raw": gradients.alpha.sum()})
+
+
+WEIGHTS: dict[str, Case] = {
+    "lsq_plus": Case(
+        lsq_plus_weight,
+        lambda: qstep.QConfig.lsq_plus(4, 4, act_config=1),
+        options=({}, {"per_channel": True}, {"rule": "lsq", "boundary": "inclusive"}),
+    ),
+    # The range moves with the values, and with it the grid.
+    "iao": Case(iao_weight, lambda: qstep.QConfig.iao(8, 8), options=({}, {"per_channel": True}), idempotent=False),
+}
+
+ACTIVATIONS: dict[str, Case] = {
+    "lsq_plus": Case(
+        lsq_plus_activation,
+        lambda: qstep.QConfig.lsq_plus(4, 4, per_channel=True),
+        options=(*({"configuration": c} for c in (1, 2, 3, 4)), {"boundary": "inclusive", "init": "min_max"}),
+    ),
+    "iao": Case(iao_activation, lambda: qstep.QConfig.iao(8, 8)),
+    "pact": Case(
+        pact_activation,
+        lambda: qstep.QConfig.pact(4, 4),
+        options=({}, {"gradient": "ste"}, {"alpha_init": "max"}, {"alpha_init": 3.0}),
+    ),
+}
