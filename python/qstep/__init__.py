@@ -9,6 +9,7 @@ from .config import QConfig, Scheme
 from .convert import convert
 from .network import IntegerNetwork, available_isas, load
 from .parameter_groups import parameter_groups
+from .post_training import quantize_post_training
 from .prepare import UnsupportedError, prepare
 from .summary import Summary, summary
 
@@ -34,6 +35,7 @@ __all__ = [
     "nn",
     "parameter_groups",
     "prepare",
+    "quantize_post_training",
     "reestimate_batch_norm",
     "summary",
 ]

@@ -13,13 +13,13 @@ from .nn import AffineLayer, Layer
 from .quantizers import ActivationQuantizer, IaoActivation
 
 
-def _inputs_of(batch: Any, device: torch.device) -> tuple[Any, ...]:
+def inputs_of(batch: Any, device: torch.device, caller: str) -> tuple[Any, ...]:
     """The network's arguments in a batch of a loader: the batch itself, or all but the label of a (inputs..., label) tuple."""
     if isinstance(batch, Tensor):
         return (batch.to(device),)
     if isinstance(batch, list | tuple) and batch and isinstance(batch[0], Tensor):
         return (batch[0].to(device),)
-    raise TypeError(f"calibrate: a batch must be a tensor or a tuple that starts with one, got {type(batch).__name__}")
+    raise TypeError(f"{caller}: a batch must be a tensor or a tuple that starts with one, got {type(batch).__name__}")
 
 
 @torch.no_grad()
@@ -55,7 +55,7 @@ def calibrate(model: nn.Module, loader: Iterable[Any], batches: int = 8, *, prog
         for batch, _ in zip(
             loader, tqdm(range(batches), desc="calibrate", unit="batch", disable=not progress), strict=False
         ):
-            model(*_inputs_of(batch, device))
+            model(*inputs_of(batch, device, "calibrate"))
             seen += 1
         if seen == 0:
             raise ValueError("calibrate: the loader gave no batch")
@@ -107,7 +107,7 @@ def reestimate_batch_norm(model: nn.Module, loader: Iterable[Any], batches: int 
         for batch, _ in zip(
             loader, tqdm(range(batches), desc="batch norm", unit="batch", disable=not progress), strict=False
         ):
-            model(*_inputs_of(batch, device))
+            model(*inputs_of(batch, device, "reestimate_batch_norm"))
             seen += 1
             for norm, state in moving.items():
                 for total, statistic, old in zip(sums[norm], state, before[norm][0], strict=True):
