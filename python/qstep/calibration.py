@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .nn import AffineLayer, Layer
-from .quantizers import ActivationQuantizer, IaoActivation
+from .quantizers import ActivationQuantizer, F8NetActivation, IaoActivation
 
 
 def inputs_of(batch: Any, device: torch.device, caller: str) -> tuple[Any, ...]:
@@ -60,7 +60,8 @@ def calibrate(model: nn.Module, loader: Iterable[Any], batches: int = 8, *, prog
         if seen == 0:
             raise ValueError("calibrate: the loader gave no batch")
         for quantizer in quantizers:
-            quantizer.finish_calibration()
+            if quantizer.calibrating:  # one that follows another finishes that first
+                quantizer.finish_calibration()
     finally:
         for layer in layers:
             layer.calibrating = False
@@ -135,7 +136,7 @@ def freeze_batch_norm(model: nn.Module, frozen: bool = True) -> None:
 
 
 def freeze_ranges(model: nn.Module, frozen: bool = True) -> None:
-    """Stops the moving averages of IAO's activation ranges."""
+    """Stops the moving averages of activation ranges (IAO) and formats (F8Net)."""
     for module in model.modules():
-        if isinstance(module, IaoActivation):
+        if isinstance(module, IaoActivation | F8NetActivation):
             module.freeze(frozen)

@@ -33,7 +33,7 @@ class Scheme:
 
 @dataclass(frozen=True)
 class QConfig:
-    """Methods and bit widths of a network. Build one with :meth:`lsq_plus`, :meth:`lsq`, :meth:`iao` or :meth:`pact`.
+    """Methods and bit widths of a network. Build one with :meth:`lsq_plus`, :meth:`lsq`, :meth:`iao`, :meth:`pact` or :meth:`f8net`.
 
     Args:
         weight, activation: the schemes.
@@ -41,8 +41,11 @@ class QConfig:
             papers on low bit widths do; ``None`` gives them no exception.
         preactivation_bits: width of the input of an activation that runs as a table (SiLU, sigmoid, ...).
         batch_norm: ``"fold"`` multiplies batch norm into the weights before they are quantized (IAO); ``"absorb"`` leaves the weights alone
-            and puts it into the integer multiplier of each channel.
-        requantization: ``"exact"`` (one rounding), or ``"gemmlowp"`` (bit-exact to TFLite's two roundings).
+            and puts it into the integer multiplier of each channel; ``"fold_batch"`` is ``"fold"`` with batch statistics in training
+            (F8Net).
+        requantization: ``"exact"`` (one rounding), ``"gemmlowp"`` (bit-exact to TFLite's two roundings), or ``"shift"`` (F8Net: powers of
+            two only).
+        nonnegative_input: the network's input is never negative (images in [0, 1]): methods that have unsigned grids use one for it.
         overrides: layer name -> what differs there: ``weight_bits`` and ``act_bits``, or ``weight`` and ``activation``, whole
             :class:`Scheme` objects of any method. ``act_bits`` and ``activation`` are those of the layer's output.
 
@@ -56,6 +59,7 @@ class QConfig:
     preactivation_bits: int = 8
     batch_norm: str = "absorb"
     requantization: str = "exact"
+    nonnegative_input: bool = False
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -63,10 +67,12 @@ class QConfig:
             if getattr(self, name) is not None:
                 _check_bits(name, getattr(self, name))
         _check_bits("preactivation_bits", self.preactivation_bits)
-        if self.batch_norm not in ("fold", "absorb"):
-            raise ValueError(f"QConfig: batch_norm must be 'fold' or 'absorb', got {self.batch_norm!r}")
-        if self.requantization not in ("exact", "gemmlowp"):
-            raise ValueError(f"QConfig: requantization must be 'exact' or 'gemmlowp', got {self.requantization!r}")
+        if self.batch_norm not in ("fold", "absorb", "fold_batch"):
+            raise ValueError(f"QConfig: batch_norm must be 'fold', 'absorb' or 'fold_batch', got {self.batch_norm!r}")
+        if self.requantization not in ("exact", "gemmlowp", "shift"):
+            raise ValueError(
+                f"QConfig: requantization must be 'exact', 'gemmlowp' or 'shift', got {self.requantization!r}"
+            )
         for layer, entry in self.overrides.items():
             for key, value in entry.items():
                 if key in ("weight_bits", "act_bits"):
@@ -77,6 +83,7 @@ class QConfig:
                     )
                 elif not isinstance(value, Scheme):
                     raise ValueError(f"QConfig: overrides[{layer!r}][{key!r}] must be a Scheme, got {value!r}")
+        self._check_fixed_point()
 
     @classmethod
     def lsq_plus(
@@ -166,6 +173,64 @@ class QConfig:
             activation=Scheme("pact", act_bits, {"alpha_init": alpha_init, "gradient": gradient}),
             **rules,
         )
+
+    @classmethod
+    def f8net(
+        cls,
+        weight_bits: int = 8,
+        act_bits: int = 8,
+        *,
+        alpha_init: str | float = "mse",
+        clipping: bool = True,
+        format: str = "std",
+        rectified: bool = True,
+        reference_mask: bool = False,
+        reference_fl: bool = False,
+        reference_residual: bool = False,
+        **rules: Any,
+    ) -> QConfig:
+        """F8Net: 8-bit fixed-point numbers, shifts instead of multipliers between layers; every layer alike.
+
+        Args:
+            weight_bits, act_bits: word lengths; other than 8 needs ``format="grid"``.
+            alpha_init: first clipping level, see :class:`qstep.quantizers.F8NetActivation`.
+            clipping: learn clipping levels; ``False`` for a short fine-tuning.
+            format: fraction lengths from the standard deviation (``"std"``) or by search (``"grid"``).
+            rectified: the standard deviation of a rectified tensor is put back to that of the Gaussian.
+            reference_mask, reference_fl, reference_residual: do what the official code does where that differs.
+        """
+        rules = {
+            "batch_norm": "fold_batch",
+            "requantization": "shift",
+            "first_layer_bits": None,
+            "last_layer_bits": None,
+            **rules,
+        }
+        shared = {"format": format, "mask": "reference" if reference_mask else "pact"}
+        activation = {
+            "alpha_init": alpha_init,
+            "clipping": clipping,
+            "rectified": rectified,
+            "reference_fl": reference_fl,
+            "reference_residual": reference_residual,
+        }
+        return cls(
+            weight=Scheme("f8net", weight_bits, shared),
+            activation=Scheme("f8net", act_bits, {**shared, **activation}),
+            **rules,
+        )
+
+    def _check_fixed_point(self) -> None:
+        """F8Net's networks are of one piece: every scale a power of two."""
+        overridden = [e[key] for e in self.overrides.values() for key in ("weight", "activation") if key in e]
+        methods = {scheme.method for scheme in (self.weight, self.activation, *overridden)}
+        if "f8net" not in methods and self.requantization != "shift" and self.batch_norm != "fold_batch":
+            return
+        if methods != {"f8net"} or self.requantization != "shift" or self.batch_norm != "fold_batch":
+            raise ValueError(
+                "QConfig: f8net goes with f8net weights and activations in every layer, requantization='shift' and "
+                f"batch_norm='fold_batch', got {', '.join(sorted(methods))}, {self.requantization!r} and {self.batch_norm!r}"
+            )
 
     def override(self, layer: str, key: str) -> Any:
         return self.overrides.get(layer, {}).get(key)

@@ -219,3 +219,71 @@ def top_k_range(x: Tensor, *, k: int = 10) -> tuple[Tensor, Tensor]:
     All values count where ``x`` has fewer than ``k``. The median of an even number is the mean of the two middle ones.
     """
     return torch.ops.qstep.top_k_range(x, k=k)
+
+
+def fixed_point(
+    x: Tensor, *, fraction_length: int | Tensor, word_length: int = 8, signed: bool, mask: str = "pact"
+) -> Tensor:
+    """Fixed point (F8Net): ``clamp(round(x * 2^fraction_length)) * 2^-fraction_length``. Rounds half to even.
+
+    Signed codes are -(2^(word_length-1) - 1) .. 2^(word_length-1) - 1, never the most negative one; unsigned ones 0 .. 2^word_length - 1.
+    The gradient to ``x`` is 1 where the code is strictly inside that range, else 0.
+
+    Args:
+        x: any shape; float32, float64, bfloat16 or float16.
+        fraction_length: in [0, word_length - 1] signed, [0, word_length] unsigned; an int, or an integer tensor of one element.
+        word_length: bits, in [2, 8].
+        mask: ``"pact"`` looks at the code before rounding, ``"reference"`` after it, as the official code.
+
+    Source: Jin et al., F8Net: Fixed-Point 8-bit Only Multiplication for Network Quantization, ICLR 2022.
+
+    >>> fixed_point(torch.tensor([-0.3, 0.3, 9.0]), fraction_length=4, signed=False)
+    tensor([ 0.0000,  0.3125, 9.0000])
+    """
+    if not isinstance(fraction_length, Tensor):
+        fraction_length = torch.tensor(fraction_length, dtype=torch.int32, device=x.device)
+    return torch.ops.qstep.fixed_point(x, fraction_length, word_length=word_length, signed=signed, mask=mask)
+
+
+def f8net_fraction_length(std: Tensor | float, *, signed: bool) -> Tensor:
+    """Fraction length of 8-bit words for a standard deviation: ``floor(log2(C / std))``, C = 40 signed and 70 unsigned, with exact thresholds.
+
+    Args:
+        std: not negative; that of the tensor (signed), or of the Gaussian before it was rectified (unsigned).
+
+    Returns:
+        int32 of the shape of ``std``, in [0, 7] signed and [0, 8] unsigned.
+
+    >>> f8net_fraction_length(0.625, signed=True)
+    tensor(6, dtype=torch.int32)
+    """
+    return torch.ops.qstep.f8net_fraction_length(torch.as_tensor(std), signed=signed)
+
+
+def f8net_format(
+    x: Tensor, *, word_length: int = 8, signed: bool, rule: str = "std", rectified: bool = False
+) -> Tensor:
+    """Fraction length (int32, shape []) that suits the values of ``x`` (F8Net).
+
+    Args:
+        rule: ``"std"`` is :func:`f8net_fraction_length` of the unbiased standard deviation (0 for fewer than two elements), for
+            ``word_length`` 8 only; ``"grid"`` the format of least squared error, the first of several.
+        rectified: unsigned ``x`` went through a ReLU: its deviation is divided by sqrt(1/2 - 1/(2 pi)), that of a rectified unit Gaussian.
+    """
+    return torch.ops.qstep.f8net_format(x, word_length=word_length, signed=signed, rule=rule, rectified=rectified)
+
+
+def f8net_pact(
+    x: Tensor, alpha: Tensor, *, fraction_length: int | Tensor, word_length: int = 8, signed: bool, mask: str = "pact"
+) -> Tensor:
+    """PACT by way of fixed point (F8Net): ``eta * fixed_point(x / eta)``, ``eta = 2^fraction_length * |alpha| / largest code``.
+
+    Clips at ``alpha`` and rounds to steps of ``|alpha| / largest code``, whatever the fraction length. With v = x / step the gradients are,
+    element-wise, 1 to ``x`` and (round(v) - v) / largest code to ``alpha`` inside the range; 0 and 1 (-1 below) outside.
+
+    Args:
+        alpha: one element, not 0.
+    """
+    if not isinstance(fraction_length, Tensor):
+        fraction_length = torch.tensor(fraction_length, dtype=torch.int32, device=x.device)
+    return torch.ops.qstep.f8net_pact(x, alpha, fraction_length, word_length=word_length, signed=signed, mask=mask)

@@ -157,18 +157,36 @@ class Layer(nn.Module):
         low, high = (
             self.activation.clamp if self.activation and self.activation.clamp else (-float("inf"), float("inf"))
         )
+        eta = self.output_quantizer.eta
+        if eta is not None:
+            low, high = (float(b / eta.detach()) if 0 < abs(b) < float("inf") else b for b in (low, high))
         return _C.Target(self.output_quantizer.grid(), low, high)
+
+    def _activate(self, y: Tensor) -> Tensor:
+        """The fused activation. Where the tensor holds real values / eta, so do its limits."""
+        if self.activation is None:
+            return y
+        eta = None if self.output_quantizer is None or self.calibrating else self.output_quantizer.eta
+        if eta is None or self.activation.clamp is None:
+            return self.activation(y)
+        low, high = self.activation.clamp
+        if low > -float("inf"):
+            y = torch.relu(y) if low == 0 else torch.maximum(y, low / eta)
+        return torch.minimum(y, high / eta) if high < float("inf") else y
 
     def forward(self, *inputs: Tensor) -> Tensor:
         if self.calibrating:
             y = self.float_forward(*inputs)
         elif self.training or torch.is_grad_enabled():
+            if self.output_quantizer is not None:
+                self.output_quantizer.advance()
             y = self.simulate(*inputs)
         else:
             return self.integer_forward(*inputs)
-        if self.activation is not None:
-            y = self.activation(y)
-        return y if self.output_quantizer is None else self.output_quantizer(y)
+        y = self._activate(y)
+        if self.output_quantizer is not None:
+            y = self.output_quantizer(y)
+        return y.to(inputs[0].dtype)  # float64 where float32 could not hold the sums
 
     def integer_codes(self, *inputs: Tensor) -> Tensor:
         """What the integer engine makes of these inputs: uint8 codes, or int32 accumulators where there is no output quantizer."""
@@ -189,7 +207,9 @@ class Layer(nn.Module):
 
     def _lowered(self, codes: Sequence[Tensor]) -> _C.IntegerNetwork:
         # In-place updates raise a tensor's version; writes through .data do not, but change its sum of bits.
-        tensors = [t for m in (self, *self._inputs) for t in m.state_dict(keep_vars=True).values()]
+        quantizers = self._inputs if self.output_quantizer is None else (*self._inputs, self.output_quantizer)
+        others = dict.fromkeys(d for q in quantizers for d in q.depends_on)
+        tensors = [t for m in (self, *self._inputs, *others) for t in m.state_dict(keep_vars=True).values()]
         state = [
             (t.data_ptr(), t._version, int(t.detach().reshape(-1).view(torch.uint8).sum(dtype=torch.int64)))
             for t in tensors
@@ -231,7 +251,8 @@ class AffineLayer(Layer):
 
     Batch norm has three states: *batch* (training: batch statistics), *frozen* (training after :func:`qstep.freeze_batch_norm`, or
     with the batch norm module itself in ``eval()``) and *eval*; the last two use the moving statistics as one factor and one shift per channel. ``fold`` multiplies the factor into the weights
-    before they are quantized (IAO, equation 14); otherwise it becomes part of the integer multiplier of each channel.
+    before they are quantized (IAO, equation 14); otherwise it becomes part of the integer multiplier of each channel. ``fold_batch`` does
+    so with the statistics of the batch too, those of the convolution with un-quantized weights (F8Net).
     """
 
     def __init__(
@@ -243,6 +264,7 @@ class AffineLayer(Layer):
         output_quantizer: ActivationQuantizer | None,
         batch_norm: nn.BatchNorm2d | nn.BatchNorm1d | None = None,
         fold: bool = False,
+        fold_batch: bool = False,
         activation: Activation | None = None,
     ) -> None:
         super().__init__((input_quantizer,), output_quantizer, activation)
@@ -250,7 +272,8 @@ class AffineLayer(Layer):
         self.bias = bias
         self.weight_quantizer = weight_quantizer
         self.batch_norm = batch_norm
-        self.fold = fold
+        self.fold = fold or fold_batch
+        self.fold_batch = fold_batch
         self.batch_norm_frozen = False
         self.noisy_input = False  # behind a dropout: not on the grid in training
 
@@ -279,8 +302,42 @@ class AffineLayer(Layer):
         """Factor and shift per channel, float64, of batch norm with moving statistics and of the layer's own bias."""
         bn = self.batch_norm
         if bn is None:
-            return None, None if self.bias is None else self.bias.double()
-        return _ops.batch_norm_affine(bn.weight, bn.bias, bn.running_mean, bn.running_var, bn.eps, self.bias)
+            return self._between_etas(None, None if self.bias is None else self.bias.double())
+        return self._between_etas(
+            *_ops.batch_norm_affine(bn.weight, bn.bias, bn.running_mean, bn.running_var, bn.eps, self.bias)
+        )
+
+    def _batch_affine(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """The same with the statistics of the batch, which un-quantized weights give; gradients flow through them (F8Net)."""
+        bn = self.batch_norm
+        assert bn is not None
+        eta = self._inputs[0].eta
+        y = self._real(x, self.weight if eta is None else self.weight * eta, self.bias)
+        var, mean = torch.var_mean(y, [0, *range(2, y.dim())], correction=0)
+        if bn.training and bn.track_running_stats:
+            self._update_moving_statistics(mean.detach(), var.detach(), y.numel() // max(1, y.shape[1]))
+        return self._between_etas(*_ops.batch_norm_affine(bn.weight, bn.bias, mean, var, bn.eps, self.bias))
+
+    @torch.no_grad()
+    def _update_moving_statistics(self, mean: Tensor, var: Tensor, count: int) -> None:
+        bn = self.batch_norm
+        assert bn is not None and bn.num_batches_tracked is not None
+        bn.num_batches_tracked += 1
+        momentum = 1 / int(bn.num_batches_tracked) if bn.momentum is None else bn.momentum
+        bn.running_mean.lerp_(mean.to(bn.running_mean.dtype), momentum)  # type: ignore[union-attr]
+        bn.running_var.lerp_((var * (count / max(1, count - 1))).to(bn.running_var.dtype), momentum)  # type: ignore[union-attr]
+
+    def _between_etas(self, factor: Tensor | None, shift: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Factor and shift of what input and output tensors hold, from those of the real values they stand for."""
+        source = self._inputs[0].eta
+        if source is None:
+            return factor, shift
+        ratio = source.double()
+        if self.output_quantizer is not None and self.output_quantizer.eta is not None:
+            target = self.output_quantizer.eta.double()
+            ratio = ratio / target
+            shift = None if shift is None else shift / target
+        return ratio if factor is None else factor * ratio, shift
 
     def _folded(self, factor: Tensor | None) -> Tensor:
         """The weights that are quantized."""
@@ -306,9 +363,10 @@ class AffineLayer(Layer):
         return residual.double() * weight.values.double().sum(dim=tuple(range(1, weight.values.dim())))
 
     def simulate(self, *inputs: Tensor) -> Tensor:
-        if self._uses_batch_statistics:
-            return self._simulate_batch(inputs[0])
-        factor, bias = self._frozen_affine()
+        (x,) = inputs
+        if self._uses_batch_statistics and not self.fold_batch:
+            return self._simulate_batch(x)
+        factor, bias = self._batch_affine(x) if self._uses_batch_statistics else self._frozen_affine()
         weight = self._quantized_weight(factor)
         absorbed = None if self.fold else factor
         unit = self._inputs[0].scale.detach().double() * weight.scale.detach().double()
@@ -322,11 +380,21 @@ class AffineLayer(Layer):
         if target is None or target.active:
             unit = unit if absorbed is None else unit * absorbed.detach()
             bias = _ops.round_bias(bias, unit, None if target is None else target.offset.detach())
-        bias = bias.to(self.weight.dtype)
+        if self._needs_double(weight, bias, unit):
+            x, weight = x.double(), weight._replace(values=weight.values.double())
+        bias = bias.to(x.dtype)
         if absorbed is None:
-            return self._on_codes(inputs[0], weight, bias)
-        sums = self._on_codes(inputs[0], weight, None)
+            return self._on_codes(x, weight, bias)
+        sums = self._on_codes(x, weight, None)
         return torch.addcmul(self._per_channel(bias, sums), sums, self._per_channel(absorbed.to(sums.dtype), sums))
+
+    def _needs_double(self, weight: QuantizedWeight, bias: Tensor, unit: Tensor) -> bool:
+        """Whether sums may leave the integers of float32 where all else is exact: with powers of two only and frozen statistics."""
+        source = self._inputs[0]
+        if self.policy != "shift" or self._uses_batch_statistics or not self._has_codes(weight):
+            return False
+        largest = max(-source.quant_min, source.quant_max)
+        return not _ops.sums_fit_float32(weight.values.detach(), weight.scale.detach(), largest, bias.detach(), unit)
 
     def _simulate_batch(self, x: Tensor) -> Tensor:
         bn = self.batch_norm
@@ -440,11 +508,27 @@ class Linear(AffineLayer):
 class Add(Layer):
     """Sum of two quantized tensors, requantized once."""
 
-    def simulate(self, *inputs: Tensor) -> Tensor:
+    def __init__(self, *quantizers: Any, **options: Any) -> None:
+        super().__init__(*quantizers, **options)
+        assert self.output_quantizer is not None
+        for source in self._inputs:
+            self.output_quantizer.join(source)
+
+    def _ratios(self) -> list[Tensor | None]:
+        """What one unit of each input is in units of the output."""
+        assert self.output_quantizer is not None
+        return [source.ratio_to(self.output_quantizer) for source in self._inputs]
+
+    def float_forward(self, *inputs: Tensor) -> Tensor:
         return inputs[0] + inputs[1]
 
+    def simulate(self, *inputs: Tensor) -> Tensor:
+        a, b = (x if ratio is None else x * ratio for x, ratio in zip(inputs, self._ratios(), strict=True))
+        return a + b
+
     def lower(self, builder: _C.Builder, name: str, inputs: Sequence[int], shape: Sequence[int]) -> int:
-        return builder.add(name, inputs[0], inputs[1], self.target())
+        left, right = (1.0 if ratio is None else float(ratio) for ratio in self._ratios())
+        return builder.add(name, inputs[0], inputs[1], self.target(), left, right)
 
 
 class Multiply(Layer):
@@ -511,6 +595,30 @@ class AvgPool2d(Layer):
     def lower(self, builder: _C.Builder, name: str, inputs: Sequence[int], shape: Sequence[int]) -> int:
         window = _C.Window(self.kernel, self.stride, (*self.padding, *self.padding), (1, 1))
         return builder.avg_pool2d(name, inputs[0], window, self.ceil_mode, self.count_include_pad, self.target())
+
+
+class ShiftAvgPool2d(AvgPool2d):
+    """Average pooling of a network without multipliers (F8Net): the sum over a window, divided by the power of two next to its size.
+
+    The rest of the division is part of the output's ``eta``, and so of the weights of the layers behind.
+    """
+
+    def __init__(self, *quantizers: Any, **options: Any) -> None:
+        super().__init__(*quantizers, **options)
+        assert self.output_quantizer is not None
+        taps = self.kernel[0] * self.kernel[1]
+        self.divisor = 1 << (taps - 1).bit_length()
+        self.output_quantizer.follow(self._inputs[0], self.divisor / taps)
+
+    def float_forward(self, *inputs: Tensor) -> Tensor:
+        return super().simulate(*inputs)
+
+    def simulate(self, *inputs: Tensor) -> Tensor:
+        return tF.avg_pool2d(inputs[0], self.kernel, self.stride, self.padding, divisor_override=self.divisor)
+
+    def lower(self, builder: _C.Builder, name: str, inputs: Sequence[int], shape: Sequence[int]) -> int:
+        window = _C.Window(self.kernel, self.stride, (*self.padding, *self.padding), (1, 1))
+        return builder.avg_pool2d(name, inputs[0], window, False, True, self.target(), divisor_override=self.divisor)
 
 
 class AdaptiveAvgPool2d(Layer):

@@ -344,7 +344,9 @@ class _Preparation:
             return
         users = list(node.users)
         path = self.free_name(f"{node.name}_quantizer")
-        layer = qnn.Quantize(self.output_quantizer(node, path, nonnegative=False))
+        quantizer = self.output_quantizer(node, path, nonnegative=self.config.nonnegative_input)
+        quantizer.hold_real_values(entering=True)
+        layer = qnn.Quantize(quantizer)
         layer.path = path
         layer.policy = self.config.requantization
         self.root.add_module(path, layer)
@@ -385,6 +387,7 @@ class _Preparation:
         )
         options: dict[str, Any] = {"batch_norm": batch_norm, "activation": activation}
         options["fold"] = batch_norm is not None and self.config.batch_norm == "fold"
+        options["fold_batch"] = self.config.batch_norm == "fold_batch"
         layer: qnn.AffineLayer
         if isinstance(module, nn.Conv2d):
             layer = qnn.Conv2d(
@@ -406,7 +409,11 @@ class _Preparation:
         path = self.free_name(node.name)
         nonnegative = activation.nonnegative if activation else nonnegative
         quantizer = self.output_quantizer(last, path, nonnegative)
-        self.insert(node, make(grids, quantizer, activation), path, inputs, last)
+        try:
+            layer = make(grids, quantizer, activation)
+        except NotImplementedError as error:
+            raise self.unsupported(node, str(error), "Leave it out of the prepared part") from None
+        self.insert(node, layer, path, inputs, last)
 
     def binary(self, node: fx.Node, kind: type[qnn.Layer]) -> None:
         args, kwargs = arguments_of(node)
@@ -448,7 +455,7 @@ class _Preparation:
             size = module.output_size if module is not None else (args[1] if len(args) > 1 else kwargs["output_size"])
             sizes = (size, size) if isinstance(size, int) or size is None else tuple(size)  # type: ignore[arg-type]
             sizes = tuple(s or 0 for s in sizes)
-            self._pool(node, x, lambda g, q, a: qnn.AdaptiveAvgPool2d(g, q, a, output_size=sizes))
+            self._adaptive_pool(node, x, sizes)
             return True
         elif node.target in _MEAN and node.op != "call_module":
             self._mean(node)
@@ -461,8 +468,35 @@ class _Preparation:
         stride, padding = arguments.get("stride") or kernel, arguments.get("padding", 0)
         options: dict[str, Any] = {"kernel": kernel, "stride": pair(stride), "padding": pair(padding), "ceil_mode": bool(arguments.get("ceil_mode", False)),
                    "count_include_pad": bool(arguments.get("count_include_pad", True))}  # fmt: skip
-        self._pool(node, x, lambda g, q, a: qnn.AvgPool2d(g, q, a, **options))
+        kind = qnn.AvgPool2d
+        if self._shift_only:
+            if options["ceil_mode"] or (any(options["padding"]) and not options["count_include_pad"]):
+                raise self.unsupported(
+                    node,
+                    "average pooling over windows of differing sizes",
+                    "F8Net divides all sums by one power of two",
+                )
+            kind = qnn.ShiftAvgPool2d
+        self._pool(node, x, lambda g, q, a: kind(g, q, a, **options))
         return True
+
+    def _adaptive_pool(self, node: fx.Node, x: Any, sizes: tuple[int, ...]) -> None:
+        if not self._shift_only:
+            self._pool(node, x, lambda g, q, a: qnn.AdaptiveAvgPool2d(g, q, a, output_size=sizes))
+            return
+        kernel = []
+        for size, outputs in zip(self.shape(x)[-2:], sizes, strict=True):
+            if outputs and size % outputs:
+                raise self.unsupported(
+                    node, f"adaptive average pooling of {size} to {outputs}", "F8Net needs windows of one size"
+                )
+            kernel.append(size // outputs if outputs else 1)
+        options = {"kernel": kernel, "stride": kernel, "padding": (0, 0)}
+        self._pool(node, x, lambda g, q, a: qnn.ShiftAvgPool2d(g, q, a, **options))
+
+    @property
+    def _shift_only(self) -> bool:
+        return self.config.requantization == "shift"
 
     def _pool(self, node: fx.Node, x: Any, make: Callable[..., qnn.Layer]) -> None:
         if not self.is_tensor(x) or len(self.shape(x)) != 4:
@@ -485,7 +519,7 @@ class _Preparation:
             flat.meta = dict(node.meta)
             node.replace_all_uses_with(flat, delete_user_cb=lambda user: user is not flat)
             node.meta["tensor_meta"] = node.meta["tensor_meta"]._replace(shape=torch.Size((*self.shape(x)[:2], 1, 1)))
-        self._pool(node, x, lambda g, q, a: qnn.AdaptiveAvgPool2d(g, q, a, output_size=(1, 1)))
+        self._adaptive_pool(node, x, (1, 1))
         if not keep:
             self.movement(flat)
 
@@ -564,15 +598,36 @@ class _Preparation:
             if node not in self.graph.nodes or node.op in ("output", "get_attr"):
                 continue
             self._dispatch(node)
+        for node in self.graph.find_nodes(op="output"):
+            for source in node.all_input_nodes:
+                self._leave_network(source)
         self.graph.eliminate_dead_code()
         self.graph.lint()
         self.root.delete_all_unused_submodules()
         self.root.recompile()
         return self.root
 
+    def _check_fixed_point(self, node: fx.Node, activation: qnn.Activation | None) -> None:
+        advice = "F8Net defines convolutions, linear layers, batch norm and ReLU behind them, additions, pooling and movements"
+        if activation is not None:
+            raise self.unsupported(node, "a table of a function has no fixed-point definition", advice)
+        if node.target in _CONCAT or (node.op != "call_module" and node.target in _MULTIPLY):
+            raise self.unsupported(node, "the operands' clipping levels differ", advice)
+
+    def _leave_network(self, source: fx.Node) -> None:
+        layer = self.root.get_submodule(str(source.target)) if source.op == "call_module" else None
+        if source not in self.quantizer_of or (isinstance(layer, qnn.Layer) and layer.output_quantizer is None):
+            return
+        try:
+            self.quantizer_of[source].hold_real_values(entering=False)
+        except NotImplementedError as error:
+            raise self.unsupported(source, str(error), "Let a convolution or linear layer follow") from None
+
     def _dispatch(self, node: fx.Node) -> None:
         module = self.module(node)
         activation = _activation_of(node, self.modules)
+        if self._shift_only and self.is_tensor(node):
+            self._check_fixed_point(node, activation)
         if node.op == "placeholder":
             self.quantize_input(node)
         elif not any(n in self.quantizer_of for n in node.all_input_nodes):

@@ -12,7 +12,7 @@ import numpy as np
 from conformance import Array, Case, Expected
 
 import qstep
-from oracle import iao, lsq_plus, pact
+from oracle import f8net, iao, lsq_plus, pact
 
 
 def _column(values: Any, dim: int) -> Array:
@@ -64,6 +64,22 @@ def pact_activation(quantizer: Any, x: Array, grad_output: Array) -> Expected:
     return Expected(pact.fake_quantize(x, *arguments), {"x": gradients.x, "alpha.raw": gradients.alpha.sum()})
 
 
+def _fixed_point(x: Array, grad_output: Array, length: int, bits: int, signed: bool, mask: str) -> Expected:
+    values = np.array([f8net.fixed_point(v, length, bits, signed) for v in x.flat]).reshape(x.shape)
+    passes = np.array([f8net.passes(v, length, bits, signed, mask) for v in x.flat]).reshape(x.shape)
+    return Expected(values, {"x": np.where(passes, grad_output, 0.0)})
+
+
+def f8net_weight(quantizer: Any, w: Array, grad_output: Array) -> Expected:
+    length = f8net.search(w.flatten().tolist(), quantizer.bit_width, True)
+    return _fixed_point(w, grad_output, length, quantizer.bit_width, True, quantizer.mask)
+
+
+def f8net_activation(quantizer: Any, x: Array, grad_output: Array) -> Expected:
+    length, signed = int(quantizer.fraction_length), quantizer.quant_min < 0
+    return _fixed_point(x, grad_output, length, quantizer.bit_width, signed, quantizer.mask)
+
+
 WEIGHTS: dict[str, Case] = {
     "lsq_plus": Case(
         lsq_plus_weight,
@@ -72,6 +88,12 @@ WEIGHTS: dict[str, Case] = {
     ),
     # The range moves with the values, and with it the grid.
     "iao": Case(iao_weight, lambda: qstep.QConfig.iao(8, 8), options=({}, {"per_channel": True}), idempotent=False),
+    # The other rule for formats is defined for 8 bits only, and has its tests in test_ops_f8net.py.
+    "f8net": Case(
+        f8net_weight,
+        qstep.QConfig.f8net,
+        options=({"format": "grid"}, {"format": "grid", "mask": "reference"}),
+    ),
 }
 
 ACTIVATIONS: dict[str, Case] = {
@@ -85,5 +107,14 @@ ACTIVATIONS: dict[str, Case] = {
         pact_activation,
         lambda: qstep.QConfig.pact(4, 4),
         options=({}, {"gradient": "ste"}, {"alpha_init": "max"}, {"alpha_init": 3.0}),
+    ),
+    # Clipping levels are learned through the weights of neighbouring layers: test_f8net.py.
+    "f8net": Case(
+        f8net_activation,
+        qstep.QConfig.f8net,
+        options=(
+            {"format": "grid", "clipping": False},
+            {"format": "grid", "clipping": False, "mask": "reference"},
+        ),
     ),
 }

@@ -40,7 +40,7 @@ def test_bit_widths(bits: object) -> None:
 def test_options() -> None:
     for make, message in (
         (lambda: qstep.QConfig.lsq_plus(4, 4, act_config=5), "act_config must be 1, 2, 3 or 4"),
-        (lambda: qstep.QConfig.iao(batch_norm="none"), "batch_norm must be 'fold' or 'absorb'"),
+        (lambda: qstep.QConfig.iao(batch_norm="none"), "batch_norm must be 'fold', 'absorb' or 'fold_batch'"),
         (lambda: qstep.QConfig.iao(requantization="float"), "requantization must be"),
         (
             lambda: qstep.QConfig.lsq_plus(overrides={"a": {"bits": 4}}),

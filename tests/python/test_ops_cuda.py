@@ -146,3 +146,32 @@ def test_autograd_and_current_stream():
 def test_parameters_must_be_on_the_device_of_x():
     with pytest.raises(RuntimeError, match="scale must be on the device of x, cuda:0, got cpu"):
         ops.lsq_plus(torch.zeros(3, device="cuda"), torch.tensor(0.5), quant_min=0, quant_max=15)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("mask", ["pact", "reference"])
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("shape", [(), (1_000_003,), (0, 5), (4, 6, 17, 19)])
+def test_fixed_point(shape, signed, mask, dtype):
+    torch.manual_seed(5)
+    x, grad_output = ((3 * torch.randn(shape)).to(dtype) for _ in range(2))
+    options = {"signed": signed, "mask": mask}
+    length = torch.tensor(5, dtype=torch.int32)
+    cpu, cuda = on_both(lambda x, n: ops.fixed_point(x, n, **options), x, length)
+    assert torch.equal(cpu, cuda.cpu())
+    cpu, cuda = on_both(lambda g, x, n: ops.fixed_point_backward(g, x, n, **options), grad_output, x, length)
+    assert torch.equal(cpu, cuda.cpu())
+
+
+def test_f8net_formats():
+    torch.manual_seed(6)
+    stds = torch.tensor([0.0, 0.3125, 0.625, 0.7, 5.0, 40.0, 1e9])
+    for signed in (True, False):
+        cpu, cuda = on_both(lambda s, signed=signed: ops.f8net_fraction_length(s, signed=signed), stds)
+        assert torch.equal(cpu, cuda.cpu())
+    x = torch.randn(1000)
+    for rule in ("std", "grid"):
+        cpu, cuda = on_both(lambda x, rule=rule: ops.f8net_format(x, signed=True, rule=rule), x)
+        assert int(cpu) == int(cuda)
+    cpu, cuda = on_both(lambda n: ops.power_of_two(n), torch.arange(-126, 128, dtype=torch.int32))
+    assert torch.equal(cpu, cuda.cpu())

@@ -149,4 +149,43 @@ PwlqCodeBook pwlq_code_book(const at::Tensor& w, const PwlqOptions& options);
 /// values where x has fewer than k; the mean of the two middle ones where k is even. x is not empty. No gradient.
 std::tuple<at::Tensor, at::Tensor> top_k_range(const at::Tensor& x, int64_t k = 10);
 
+struct FixedPointOptions {
+  int64_t word_length = 8;  ///< 2..8
+  bool is_signed = true;    ///< codes +-(2^(word_length-1) - 1), never the most negative one; else 0 .. 2^word_length - 1
+  /// Where the gradient passes: for codes strictly inside the range before rounding ("pact") or after it ("reference").
+  std::string mask = "pact";
+};
+
+/// F8Net: x in fixed point, x_hat = q * 2^-FL with q = clamp(round_half_even(x * 2^FL)). fraction_length FL: one integer,
+/// in [0, word_length - 1] signed, [0, word_length] unsigned. Differentiable in x, once. Jin et al., ICLR 2022.
+at::Tensor fixed_point(const at::Tensor& x, const at::Tensor& fraction_length, const FixedPointOptions& options);
+at::Tensor fixed_point(const at::Tensor& x, int64_t fraction_length, const FixedPointOptions& options);
+
+/// F8Net: fraction length (int32, shape of std) of 8-bit words for standard deviations: floor(log2(C / std)), C = 40
+/// signed, 70 unsigned, clamped to 0..7, 0..8; with exact thresholds. std >= 0.
+at::Tensor f8net_fraction_length(const at::Tensor& std, bool is_signed);
+
+struct F8NetFormatOptions {
+  int64_t word_length = 8;
+  bool is_signed = true;
+  std::string rule = "std";  ///< of the unbiased standard deviation, word_length 8 only; or "grid": least RMS error
+  bool rectified = false;    ///< unsigned x is a rectified tensor: its deviation is put back to that of the Gaussian
+};
+
+/// F8Net: fraction length (int32, shape []) that suits the values of x. No gradient.
+at::Tensor f8net_format(const at::Tensor& x, const F8NetFormatOptions& options);
+
+/// F8Net: eta = |alpha| / levels * 2^exponent. With alpha the clipping level, levels the largest code and exponent the
+/// fraction length, PACT is eta * fixed_point(x / eta). Differentiable in alpha. exponent: integers in [-126, 127].
+at::Tensor f8net_eta(const at::Tensor& alpha, const at::Tensor& exponent, int64_t levels);
+
+/// F8Net: PACT by way of fixed point, eta * fixed_point(x / eta): |alpha| / levels * round(clip(x, alpha) / (|alpha| / levels)),
+/// whatever the fraction length. alpha: one element, not 0. Differentiable in x and alpha; within the range alpha's
+/// gradient is (round(v) - v) / levels, v = x * levels / |alpha|.
+at::Tensor f8net_pact(const at::Tensor& x, const at::Tensor& alpha, const at::Tensor& fraction_length,
+                      const FixedPointOptions& options);
+
+/// 2^exponent in float32, exactly; exponent: integers in [-126, 127].
+at::Tensor power_of_two(const at::Tensor& exponent);
+
 }  // namespace qstep::functional

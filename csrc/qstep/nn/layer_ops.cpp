@@ -225,6 +225,11 @@ Tensor round_bias(const Tensor& bias, const Tensor& unit, const std::optional<Te
   return call_round_bias(bias, unit, offset);
 }
 
+bool sums_fit_float32(const Tensor& weight, const Tensor& weight_scale, int64_t largest_input, const Tensor& bias, const Tensor& unit) {
+  const Tensor magnitudes = codes_of(weight, per_channel(weight_scale, weight.dim())).abs_().flatten(1).sum(1, false, at::kDouble);
+  return (magnitudes * largest_input + (bias / unit).abs()).lt(0x1p24).all().item<bool>();
+}
+
 std::tuple<Tensor, Tensor> batch_norm_affine(const std::optional<Tensor>& weight, const std::optional<Tensor>& bias, const Tensor& mean,
                                              const Tensor& var, double eps, const std::optional<Tensor>& layer_bias) {
   Tensor factor = (var.to(at::kDouble) + eps).rsqrt();
@@ -260,6 +265,8 @@ TORCH_LIBRARY_FRAGMENT(qstep, m) {
   m.def("round_bias(Tensor bias, Tensor unit, Tensor? offset=None) -> Tensor");
   m.def("batch_norm_affine(Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, Tensor? layer_bias=None) -> (Tensor, Tensor)",
         TORCH_FN(batch_norm_affine));
+  m.def("sums_fit_float32(Tensor weight, Tensor weight_scale, int largest_input, Tensor bias, Tensor unit) -> bool",
+        TORCH_FN(sums_fit_float32));
   m.def("grid_residual(Tensor scale, Tensor zero_point, Tensor offset, int quant_min, int quant_max) -> Tensor", TORCH_FN(grid_residual));
   m.def("encode(Tensor x, Tensor scale, Tensor zero_point, Tensor offset, int quant_min, int quant_max) -> Tensor", TORCH_FN(encode));
   m.def("decode(Tensor codes, Tensor scale, Tensor zero_point, Tensor offset, int quant_min) -> Tensor", TORCH_FN(decode));

@@ -37,6 +37,11 @@ Tensor linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>
 /// `unit` is the real value of one accumulator step, `offset` that of the grid the layer is requantized to. Gradient 1 to bias.
 Tensor round_bias(const Tensor& bias, const Tensor& unit, const std::optional<Tensor>& offset);
 
+/// Whether every sum of the layer, in units of the accumulator, is an integer that float32 holds exactly, with all partial sums:
+/// largest_input * sum |code of weight| + |bias / unit| < 2^24 for every channel. largest_input: of the magnitudes of the input's codes.
+/// Waits for the weight's device.
+bool sums_fit_float32(const Tensor& weight, const Tensor& weight_scale, int64_t largest_input, const Tensor& bias, const Tensor& unit);
+
 /// Batch norm with frozen statistics as y = factor * u + shift, in float64, for a layer u whose own bias is `layer_bias`:
 /// factor = weight / sqrt(var + eps), shift = bias + (layer_bias - mean) * factor. Differentiable.
 std::tuple<Tensor, Tensor> batch_norm_affine(const std::optional<Tensor>& weight, const std::optional<Tensor>& bias, const Tensor& mean,

@@ -7,6 +7,7 @@ one for activations; :data:`WEIGHT_METHODS` and :data:`ACTIVATION_METHODS` list 
 from collections.abc import Callable
 
 from .base import ActivationQuantizer, ClippingLevel, QuantizedWeight, Quantizer, WeightQuantizer
+from .f8net import F8NetActivation, F8NetWeight
 from .iao import IaoActivation, IaoWeight
 from .lsq_plus import LsqPlusActivation, LsqPlusWeight
 from .pact import PactActivation
@@ -16,6 +17,8 @@ __all__ = [
     "WEIGHT_METHODS",
     "ActivationQuantizer",
     "ClippingLevel",
+    "F8NetActivation",
+    "F8NetWeight",
     "IaoActivation",
     "IaoWeight",
     "LsqPlusActivation",
@@ -26,9 +29,14 @@ __all__ = [
     "WeightQuantizer",
 ]
 
-WEIGHT_METHODS: dict[str, Callable[..., WeightQuantizer]] = {"lsq_plus": LsqPlusWeight, "iao": IaoWeight}
+WEIGHT_METHODS: dict[str, Callable[..., WeightQuantizer]] = {
+    "lsq_plus": LsqPlusWeight,
+    "iao": IaoWeight,
+    "f8net": F8NetWeight,
+}
 ACTIVATION_METHODS: dict[str, Callable[..., ActivationQuantizer]] = {
     "lsq_plus": LsqPlusActivation,
     "iao": IaoActivation,
     "pact": PactActivation,
+    "f8net": F8NetActivation,
 }

@@ -150,6 +150,29 @@ class ActivationQuantizer(Quantizer):
             quant_max=self.quant_max,
         )
 
+    # --- for networks that exchange x / eta ---
+
+    @property
+    def depends_on(self) -> tuple[ActivationQuantizer, ...]:
+        """Other quantizers whose parameters ``eta`` depends on."""
+        return ()
+
+    def advance(self) -> None:
+        """Called in training before a layer computes what this quantizer will quantize: formats change here, and only here."""
+
+    def join(self, other: ActivationQuantizer) -> None:
+        """An addition connects the two tensors. Raises NotImplementedError where the method does not define that."""
+
+    def follow(self, source: ActivationQuantizer, compensation: float) -> None:
+        """The tensor is made of another's values alone, which stand for ``compensation`` times as much in it."""
+
+    def hold_real_values(self, *, entering: bool) -> None:
+        """The tensor enters or leaves the network. Raises NotImplementedError where its ``eta`` cannot be 1."""
+
+    def ratio_to(self, other: ActivationQuantizer) -> Tensor | None:
+        """``eta / other.eta`` of tensors that were joined; ``None`` for 1."""
+        return None
+
     def encode(self, x: Tensor) -> Tensor:
         """uint8 codes of ``x``, counted from ``quant_min``."""
         return _ops.encode(x.float(), self.scale, self.zero_point, self.offset, self.quant_min, self.quant_max)
