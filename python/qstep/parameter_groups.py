@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from .quantizers import ClippingLevel, Quantizer
 
@@ -23,7 +22,7 @@ def parameter_groups(
     parameters                                              weight_decay           lr
     ======================================================= ====================== ============
     weights: of two dimensions or more                      ``weight_decay``       optimizer's
-    biases, batch norm, other parameters of one dimension   0                      optimizer's
+    biases, normalization, others of one dimension          0                      optimizer's
     clipping levels (PACT's alpha)                          ``alpha_weight_decay`` ``scale_lr``
     every other parameter of a quantizer (scale, offset)    0                      ``scale_lr``
     ======================================================= ====================== ============
@@ -52,7 +51,7 @@ def parameter_groups(
             raise ValueError(f"parameter_groups: {name} must not be negative, got {value!r}")
     levels = _parameters_of(model, ClippingLevel)
     scales = _parameters_of(model, Quantizer)
-    norms = _parameters_of(model, (_NormBase, nn.GroupNorm, nn.LayerNorm))
+    norms = _parameters_of(model, (nn.LayerNorm, nn.RMSNorm))  # those of other kinds have one dimension
     rate = {} if scale_lr is None else {"lr": scale_lr}
     groups: dict[str, dict[str, Any]] = {
         "weights": {"weight_decay": weight_decay},

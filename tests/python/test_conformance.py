@@ -57,7 +57,7 @@ def test_networks(name: str, network: str) -> None:
     case = WEIGHTS.get(name) or case_of(name, ACTIVATIONS, "activation")
     config = case.config()
     assert name in (config.weight.method, config.activation.method)
-    check_network(config, network)
+    check_network(config, network, integers=case.integers)
 
 
 def test_a_method_without_an_oracle_is_named() -> None:
