@@ -321,9 +321,10 @@ class AffineLayer(Layer):
     @torch.no_grad()
     def _update_moving_statistics(self, mean: Tensor, var: Tensor, count: int) -> None:
         bn = self.batch_norm
-        assert bn is not None and bn.num_batches_tracked is not None
-        bn.num_batches_tracked += 1
-        momentum = 1 / int(bn.num_batches_tracked) if bn.momentum is None else bn.momentum
+        assert bn is not None
+        if bn.num_batches_tracked is not None:
+            bn.num_batches_tracked += 1
+        momentum = 1 / int(bn.num_batches_tracked or 1) if bn.momentum is None else bn.momentum
         bn.running_mean.lerp_(mean.to(bn.running_mean.dtype), momentum)  # type: ignore[union-attr]
         bn.running_var.lerp_((var * (count / max(1, count - 1))).to(bn.running_var.dtype), momentum)  # type: ignore[union-attr]
 

@@ -200,6 +200,16 @@ def test_batch_statistics() -> None:
     assert int(layer.batch_norm.num_batches_tracked) == 1
 
 
+def test_batch_norm_is_estimated_anew() -> None:
+    x = example()
+    model = prepared(settle(residual_network(), x), x)
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    qstep.reestimate_batch_norm(model, [x, x], batches=2, progress=False)
+    changed = {k for k, v in model.state_dict().items() if not torch.equal(v, state[k])}
+    assert changed == {k for k in state if "running" in k}
+    assert_same_codes(model, x)
+
+
 def test_rounding_of_a_layer() -> None:
     """Requantization by a shift rounds half to even, ties of both signs included, and clamps."""
     builder = _C.Builder("shift")
