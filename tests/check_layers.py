@@ -16,7 +16,7 @@ LAYERS: dict[str, set[str]] = {
     "kernels": {"core"},
     "ir": {"core", "nlohmann"},
     "engine": {"core", "kernels", "ir"},
-    "methods": {"core", "kernels", "torch"},
+    "methods": {"core", "kernels", "ir", "torch"},
     "nn": {"core", "kernels", "ir", "engine", "methods", "torch"},
     "optim": {"core", "methods", "nn", "torch"},
     "graph": {"core", "kernels", "ir", "engine", "methods", "nn", "torch"},

@@ -33,12 +33,60 @@ class Graph:
     @staticmethod
     def from_bytes(data: bytes) -> Graph: ...
 
+class UniformWeight:
+    def __init__(
+        self, values: np.ndarray, scale: np.ndarray, *, zero_point: int = 0, quant_min: int, quant_max: int
+    ) -> None: ...
+
+class PowerOfTwoWeight:
+    def __init__(
+        self, values: np.ndarray, *, bit_width: int, max_exponent: int, variable_length: bool = False
+    ) -> None: ...
+
+class CodeBookWeight:
+    def __init__(self, values: np.ndarray, scale: np.ndarray, levels: np.ndarray) -> None: ...
+
+class PiecewiseWeight:
+    def __init__(
+        self,
+        *,
+        bit_width: int,
+        region: np.ndarray,
+        magnitude: np.ndarray,
+        negative: np.ndarray,
+        step: np.ndarray,
+        start: np.ndarray,
+        constant: np.ndarray | None = None,
+    ) -> None: ...
+
+RealWeight = UniformWeight | PowerOfTwoWeight | CodeBookWeight | PiecewiseWeight
+
 class Builder:
     def __init__(self, policy: str = "exact") -> None: ...
     def input(self, name: str, shape: Sequence[int], grid: Grid = ...) -> int: ...
     def quantize(self, name: str, x: int, grid: Grid) -> int: ...
-    def conv2d(self, name: str, x: int, window: Window, groups: int, **layer: Any) -> int: ...
-    def linear(self, name: str, x: int, **layer: Any) -> int: ...
+    def conv2d(
+        self,
+        name: str,
+        x: int,
+        window: Window,
+        groups: int,
+        *,
+        weight: RealWeight,
+        factor: np.ndarray | None = None,
+        bias: np.ndarray | None = None,
+        target: Target | None = None,
+    ) -> int: ...
+    def linear(
+        self,
+        name: str,
+        x: int,
+        *,
+        weight: RealWeight,
+        factor: np.ndarray | None = None,
+        bias: np.ndarray | None = None,
+        target: Target | None = None,
+    ) -> int: ...
     def add(
         self,
         name: str,

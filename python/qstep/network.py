@@ -22,9 +22,10 @@ class NodeInfo:
     inputs: tuple[str, ...]
     shape: tuple[int, ...]
     weight_bits: int | None
+    weight_encoding: str | None  #: "uniform", "power_of_two", "code_book" or "piecewise"
     act_bits: int | None
     scale: float | None
-    weight_bytes: int
+    weight_bytes: int  #: in the checkpoint, with the tables that codes refer to
     kernel: str
 
 

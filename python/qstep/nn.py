@@ -429,7 +429,7 @@ class AffineLayer(Layer):
             weight = self._quantized_weight(factor)
             absorbed = None if self.fold else factor
             return {
-                **self.weight_quantizer.lowered(weight),
+                "weight": self.weight_quantizer.lowered(weight),
                 "factor": None if absorbed is None else absorbed.cpu().numpy(),
                 "bias": None if bias is None else bias.cpu().numpy(),
                 "target": self.target(),

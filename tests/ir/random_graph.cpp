@@ -95,12 +95,74 @@ class Maker {
   }
 
   Weight random_weight(Shape shape) {
-    Weight weight{
-        .shape = std::move(shape), .bit_width = static_cast<int32_t>(between(2, 8)), .is_signed = chance(0.7)};
-    if (chance(0.4)) weight.zero_point = static_cast<int32_t>(between(weight.quant_min(), weight.quant_max()));
+    Weight weight{.shape = std::move(shape)};
     weight.codes.resize(static_cast<size_t>(element_count(weight.shape, "weight")));
-    for (int16_t& code : weight.codes) code = static_cast<int16_t>(between(weight.quant_min(), weight.quant_max()));
+    switch (below(graph_.policy == RequantPolicy::exact ? 8 : 6)) {
+      case 0:
+        fill_powers_of_two(weight);
+        break;
+      case 1:
+        fill_code_book(weight);
+        break;
+      case 6:
+      case 7:
+        fill_piecewise(weight);
+        break;
+      default:
+        fill_uniform(weight);
+    }
     return weight;
+  }
+
+  void fill_uniform(Weight& weight) {
+    weight.bit_width = static_cast<int32_t>(between(2, 8));
+    UniformEncoding encoding{.is_signed = chance(0.7)};
+    const int64_t low = encoding.is_signed ? -(1 << (weight.bit_width - 1)) : 0;
+    const int64_t high = low + (1 << weight.bit_width) - 1;
+    if (chance(0.4)) encoding.zero_point = static_cast<int32_t>(between(low, high));
+    for (int16_t& code : weight.codes) code = static_cast<int16_t>(between(low, high));
+    weight.encoding = encoding;
+  }
+
+  void fill_powers_of_two(Weight& weight) {
+    weight.bit_width = static_cast<int32_t>(between(2, 5));
+    weight.encoding = PowerOfTwoEncoding{.variable_length = chance(0.5)};
+    const double zeros = real(0, 1);
+    for (int16_t& level : weight.codes) {
+      const auto power = static_cast<int16_t>(1 << below(1 << (weight.bit_width - 2)));
+      level = chance(zeros) ? int16_t{0} : (chance(0.5) ? power : static_cast<int16_t>(-power));
+    }
+  }
+
+  void fill_code_book(Weight& weight) {
+    weight.bit_width = static_cast<int32_t>(between(1, 8));
+    CodeBookEncoding book{.entries = static_cast<int32_t>(between(2, 1 << weight.bit_width))};
+    const auto channels = static_cast<size_t>(weight.shape[0]);
+    const bool shared = chance(0.5);
+    const int64_t gap = chance(0.2) ? 100 : 4;  // levels beyond int8, or mostly within
+    for (size_t c = 0; c < (shared ? 1 : channels); ++c) {
+      int64_t level = between(-book.entries * gap / 2, 0);
+      for (int32_t i = 0; i < book.entries; ++i, level += between(1, gap)) {
+        book.levels.push_back(static_cast<int16_t>(level));
+      }
+    }
+    const size_t row = weight.codes.size() / channels;
+    for (size_t i = 0; i < weight.codes.size(); ++i) {
+      const size_t table = shared ? 0 : i / row * static_cast<size_t>(book.entries);
+      weight.codes[i] = book.levels[table + static_cast<size_t>(below(book.entries))];
+    }
+    weight.encoding = std::move(book);
+  }
+
+  // Everything but the constants of the sums, which depend on the grids.
+  void fill_piecewise(Weight& weight) {
+    weight.bit_width = static_cast<int32_t>(between(2, 8));
+    PiecewiseEncoding pieces{.regions = static_cast<int32_t>(between(2, 4)), .has_constant = chance(0.5)};
+    for (int16_t& code : weight.codes) {
+      code = static_cast<int16_t>(below(int64_t{pieces.regions} << weight.bit_width));
+      if (code == 1 << (weight.bit_width - 1)) code = 0;  // a zero of region 0 has no sign
+    }
+    weight.encoding = std::move(pieces);
   }
 
   std::vector<int32_t> random_bias(int64_t channels, int64_t depth) {
@@ -130,19 +192,41 @@ class Maker {
     return core::exact_multiplier(factor);
   }
 
-  // Requantization and output value of a layer.
-  std::pair<Requantize, Value> random_target(const Weight& weight, const Grid& in) {
+  // Multipliers of few or many bits, and of every sign, for accumulators of the given depth.
+  void set_sums(PiecewiseEncoding& pieces, const Weight& weight, double steps, double largest_code) {
+    const auto channels = static_cast<size_t>(weight.shape[0]);
+    const double depth = static_cast<double>(weight.codes.size()) / static_cast<double>(channels);
+    const double spread = std::sqrt(depth) * largest_code * (1 << weight.bit_width) / 4;
+    pieces.multipliers.resize(static_cast<size_t>(pieces.sums()) * channels);
+    for (size_t c = 0; c < channels; ++c) {
+      const double factor = steps / spread * std::exp(real(-1, 1));
+      const int bits = static_cast<int>(between(10, 30));
+      const int shift = std::clamp(bits - static_cast<int>(std::ceil(std::log2(factor))) - 4, 0, 62);
+      for (size_t k = 0; k < static_cast<size_t>(pieces.sums()); ++k) {
+        const double worth = factor * real(-1, 1) * (k < static_cast<size_t>(pieces.regions) ? 1 : 8);
+        pieces.multipliers[k * channels + c] = static_cast<int32_t>(std::ldexp(worth, shift));
+      }
+      pieces.constants.push_back(static_cast<int64_t>(std::ldexp(real(-1, 1) * steps / 4, shift)));
+      pieces.shifts.push_back(static_cast<int8_t>(shift));
+    }
+  }
+
+  // Requantization and output value of a layer, and what piecewise weights need of both.
+  std::pair<Requantize, Value> random_target(Weight& weight, const Grid& in) {
     const int64_t channels = weight.shape[0];
     const int64_t depth = static_cast<int64_t>(weight.codes.size()) / channels;
+    auto* pieces = std::get_if<PiecewiseEncoding>(&weight.encoding);
     if (chance(0.15)) {
       Value accumulators{.kind = ValueKind::accumulator};
       for (int64_t c = 0; c < channels; ++c)
         accumulators.scales.push_back(by_shift() ? std::ldexp(1.0, static_cast<int>(between(-9, 0))) : real(-1, 1));
+      if (pieces != nullptr) set_sums(*pieces, weight, 1e5, in.quant_max);
       return {Requantize{}, accumulators};
     }
     const Grid grid = random_grid();
     Requantize requantize;
-    const int64_t count = chance(0.7) ? channels : 1;
+    if (pieces != nullptr) set_sums(*pieces, weight, grid.quant_max + 1, in.quant_max);
+    const int64_t count = pieces != nullptr ? 0 : (chance(0.7) ? channels : 1);
     for (int64_t c = 0; c < count; ++c) requantize.multipliers.push_back(random_multiplier(weight, depth, in, grid));
     std::tie(requantize.clamp_min, requantize.clamp_max) = random_clamp(grid);
     return {requantize, codes(grid)};
@@ -201,7 +285,9 @@ class Maker {
     conv.groups = static_cast<int32_t>(groups);
     const int64_t out = groups * between(1, std::max<int64_t>(1, 20 / groups));
     conv.weight = random_weight({out, channels / groups, conv.window.kernel[0], conv.window.kernel[1]});
-    conv.bias = random_bias(out, static_cast<int64_t>(conv.weight.codes.size()) / out);
+    if (!std::holds_alternative<PiecewiseEncoding>(conv.weight.encoding)) {
+      conv.bias = random_bias(out, static_cast<int64_t>(conv.weight.codes.size()) / out);
+    }
     Value output;
     std::tie(conv.requantize, output) = random_target(conv.weight, value(x).grid);
     append("conv2d", std::move(conv), {x}, std::move(output));
@@ -212,7 +298,9 @@ class Maker {
     Linear linear;
     const int64_t out = between(1, 20);
     linear.weight = random_weight({out, value(x).shape.back()});
-    linear.bias = random_bias(out, value(x).shape.back());
+    if (!std::holds_alternative<PiecewiseEncoding>(linear.weight.encoding)) {
+      linear.bias = random_bias(out, value(x).shape.back());
+    }
     Value output;
     std::tie(linear.requantize, output) = random_target(linear.weight, value(x).grid);
     append("linear", std::move(linear), {x}, std::move(output));

@@ -15,6 +15,7 @@
 #include "ir/sample_graph.h"
 #include "qstep/ir/bit_packing.h"
 #include "qstep/ir/checkpoint.h"
+#include "qstep/ir/weight_storage.h"
 
 namespace qstep::test {
 namespace {
@@ -22,9 +23,23 @@ namespace {
 using namespace qstep::ir;
 namespace fs = std::filesystem;
 
+std::string describe(const Weight& weight) {
+  const std::string options = std::visit(
+      [&]<class Encoding>(const Encoding& e) -> std::string {
+        if constexpr (std::is_same_v<Encoding, UniformEncoding>) return e.is_signed ? "signed" : "unsigned";
+        if constexpr (std::is_same_v<Encoding, PowerOfTwoEncoding>) return e.variable_length ? "variable" : "fixed";
+        if constexpr (std::is_same_v<Encoding, CodeBookEncoding>)
+          return e.levels.size() == static_cast<size_t>(e.entries) ? "one table" : "many tables";
+        if constexpr (std::is_same_v<Encoding, PiecewiseEncoding>)
+          return fmt::format("{} regions{}", e.regions, e.has_constant ? ", constants" : "");
+      },
+      weight.encoding);
+  return fmt::format("{} bits {} {}", weight.bit_width, encoding_name(weight.encoding), options);
+}
+
 TEST(Checkpoint, RandomGraphsComeBackEqual) {
   std::set<std::string> kinds;
-  std::set<int> widths;
+  std::set<std::string> encodings;
   for (uint64_t seed = 0; seed < 400; ++seed) {
     SCOPED_TRACE(fmt::format("seed {}", seed));
     std::mt19937_64 random(seed);
@@ -35,12 +50,19 @@ TEST(Checkpoint, RandomGraphsComeBackEqual) {
     ASSERT_EQ(to_bytes(back), bytes);
     for (const Node& node : graph.nodes) {
       kinds.insert(kind_name(node.operation));
-      if (const auto* conv = std::get_if<Conv2d>(&node.operation))
-        widths.insert(conv->weight.bit_width * (conv->weight.is_signed ? 1 : -1));
+      if (const auto* conv = std::get_if<Conv2d>(&node.operation)) encodings.insert(describe(conv->weight));
+      if (const auto* linear = std::get_if<Linear>(&node.operation)) encodings.insert(describe(linear->weight));
     }
   }
   EXPECT_EQ(kinds.size(), std::variant_size_v<Operation>);
-  EXPECT_EQ(widths.size(), 14U);  // 2..8 bits, signed and not
+  // Of 80: 2..8 bits, signed or not; 2..5 bits, of variable length or not; 1..8 bits, one table or many; 2..8 bits, 2..4
+  // regions, with constants or not.
+  EXPECT_GT(encodings.size(), 70U);
+}
+
+// Written by qstep 0.1.0 when weights were always uniform: sample_graph() of those days, which has not changed since.
+TEST(Checkpoint, FilesOfVersion1AreRead) {
+  EXPECT_EQ(load(fs::path(QSTEP_TEST_FILES) / "version1.safetensors"), sample_graph());
 }
 
 TEST(Checkpoint, KeepsExtremeNumbers) {
@@ -99,6 +121,72 @@ TEST(BitPacking, UnpacksWhatAnotherRuleReads) {
       }
     }
   }
+}
+
+// --- encodings: what docs/format.md, section 6, shows, written out by hand ------------------------------------------------
+
+Weight row(int32_t bit_width, WeightEncoding encoding, std::vector<int16_t> codes) {
+  return {.shape = {1, static_cast<int64_t>(codes.size())},
+          .bit_width = bit_width,
+          .encoding = std::move(encoding),
+          .codes = std::move(codes)};
+}
+
+using Bytes = std::vector<uint8_t>;
+
+TEST(StoredWeights, PowersOfTwo) {
+  // Of 4 bits: a flag, a sign and how many powers below the largest, 8.
+  const std::vector<int16_t> levels = {0, 8, -8, 1, -2, 4};
+  const Weight fixed = row(4, PowerOfTwoEncoding{}, levels);
+  EXPECT_EQ(store_codes(fixed), (Bytes{0b1000'0000, 0b1011'1100, 0b1001'1110}));
+  const Weight variable = row(4, PowerOfTwoEncoding{.variable_length = true}, levels);
+  EXPECT_EQ(store_codes(variable), (Bytes{0b001'0001'0, 0b101'0111'1, 0b0011'1}));  // 0, 8, -8 | -8, 1, -2 | -2, 4
+  EXPECT_EQ(stored_bytes(fixed), 3);
+  // 5 bits reach 128; 2 bits have a flag and a sign alone.
+  EXPECT_EQ(store_codes(row(5, PowerOfTwoEncoding{}, {128, -1})), (Bytes{0b111'10000, 0b0000'0011}));
+  EXPECT_EQ(store_codes(row(2, PowerOfTwoEncoding{}, {0, 1, -1})), (Bytes{0b11'10'00}));
+  EXPECT_EQ(store_codes(row(2, PowerOfTwoEncoding{.variable_length = true}, {0, 1, -1})), (Bytes{0b11'01'0}));
+}
+
+TEST(StoredWeights, CodeBooks) {
+  const Weight shared = row(3, CodeBookEncoding{5, {-300, -1, 0, 7, 900}}, {900, 0, -300, 7});
+  EXPECT_EQ(store_codes(shared), (Bytes{0b00'010'100, 0b0000'0110}));
+  EXPECT_EQ(stored_bytes(shared), 2 + 5 * 2);
+  const Weight many{.shape = {2, 2}, .bit_width = 1, .encoding = CodeBookEncoding{2, {-1, 1, 0, 5}}, .codes = {1, -1, 5, 5}};
+  EXPECT_EQ(store_codes(many), (Bytes{0b1101}));
+}
+
+TEST(StoredWeights, Piecewise) {
+  // 3 bits: a sign and a magnitude up to 3; two bits more for three regions.
+  const PiecewiseEncoding pieces{.regions = 3, .multipliers = {}, .constants = {}, .shifts = {}};
+  EXPECT_EQ(store_codes(row(3, pieces, {0b10'1'11, 0b01'0'00, 0b01'1'00})), (Bytes{0b000'10111, 0b0'01100'01}));
+}
+
+TEST(StoredWeights, ComeBackOrAreRefused) {
+  const auto refuses = [](const Weight& like, const Bytes& stream, const char* reason) {
+    Weight weight = like;
+    expect_error([&] { restore_codes(stream, static_cast<int64_t>(like.codes.size()), weight, "weight"); }, "weight: ",
+                 reason);
+  };
+  const Weight fixed = row(4, PowerOfTwoEncoding{}, {0, 8, -8});
+  const Weight variable = row(4, PowerOfTwoEncoding{.variable_length = true}, {0, 8, -8});  // 9 bits
+  const Weight book = row(3, CodeBookEncoding{5, {-2, -1, 0, 1, 2}}, {2, 0});
+  for (const Weight& weight : {fixed, variable, book}) {
+    Weight back = weight;
+    back.codes.clear();
+    restore_codes(store_codes(weight), static_cast<int64_t>(weight.codes.size()), back, "weight");
+    EXPECT_EQ(back, weight);
+  }
+  refuses(fixed, {0b0000'0001, 0}, "there is no code 1");
+  refuses(fixed, {0b0100'0000, 0}, "there is no code 4");
+  refuses(fixed, {0}, "take 2 bytes, got 1");
+  refuses(fixed, {0, 0b0001'0000}, "bits after the last code must be 0");
+  refuses(variable, {}, "at least as many bits");
+  refuses(variable, {0b1111'1111}, "ends before the last of 3");
+  refuses(variable, {0b001'0'0001}, "ends before the last of 3");
+  refuses(variable, {0, 0}, "1 bytes follow the last weight");
+  refuses(variable, {0b0000'1000}, "bits after the last code must be 0");
+  refuses(book, {0b00'101'000}, "index must be below 5, got 5");
 }
 
 TEST(Checkpoint, TakesItsTrueSize) {

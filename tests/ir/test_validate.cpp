@@ -142,8 +142,8 @@ TEST(Validate, NamesTheLayersField) {
       {"weight.bit_width must be in [2, 8]", "'conv2d'", conv([](Conv2d& c) { c.weight.bit_width = 9; })},
       {"weight.codes must have", "'conv2d'", conv([](Conv2d& c) { c.weight.codes.pop_back(); })},
       {"weight.codes must be in [-8, 7]", "'conv2d'", conv([](Conv2d& c) { c.weight.codes[5] = 8; })},
-      {"weight.codes must be in [0, 15]", "'conv2d'", conv([](Conv2d& c) { c.weight.is_signed = false; })},
-      {"weight.zero_point must be in [-8, 7]", "'conv2d'", conv([](Conv2d& c) { c.weight.zero_point = 8; })},
+      {"weight.codes must be in [0, 15]", "'conv2d'", conv([](Conv2d& c) { c.weight.encoding = UniformEncoding{.is_signed = false}; })},
+      {"weight.zero_point must be in [-8, 7]", "'conv2d'", conv([](Conv2d& c) { c.weight.encoding = UniformEncoding{.zero_point = 8}; })},
       {"bias must have 4", "'conv2d'", conv([](Conv2d& c) { c.bias.pop_back(); })},
       {"requantize.multipliers must have 1 or 4", "'conv2d'",
        conv([](Conv2d& c) { c.requantize.multipliers.pop_back(); })},
@@ -189,7 +189,7 @@ TEST(Validate, ProvesThatNoAccumulatorOverflows) {
   linear.bias[0] = 0;
   std::fill(linear.weight.codes.begin(), linear.weight.codes.end(), int16_t{-86});
   expect_error([&] { validate(graph); }, "below 2^31");
-  linear.weight.zero_point = -86;
+  linear.weight.encoding = UniformEncoding{.zero_point = -86};
   EXPECT_NO_THROW(validate(graph));
 }
 

@@ -110,6 +110,39 @@ class Evaluator {
     }
   }
 
+  // What one weight adds for each step of its input's code: an integer or, of piecewise weights, its real value in
+  // units of 2^-shift of the result.
+  static Wide worth(const Weight& weight, int64_t channel, int64_t position) {
+    const int64_t code = weight.codes[static_cast<size_t>(position)];
+    if (const auto* uniform = std::get_if<UniformEncoding>(&weight.encoding)) return code - uniform->zero_point;
+    const auto* pieces = std::get_if<PiecewiseEncoding>(&weight.encoding);
+    if (pieces == nullptr) return code;
+    const int64_t halves = int64_t{1} << (weight.bit_width - 1);  // [region][sign][magnitude]
+    const int64_t region = code / halves / 2;
+    const auto multiplier = [&](int64_t sum) {
+      return Wide{pieces->multipliers[static_cast<size_t>(sum * weight.shape[0] + channel)]};
+    };
+    Wide magnitude = multiplier(region) * (code % halves);
+    if (region > 0) magnitude += multiplier(pieces->regions + region - 1);
+    const Wide constant = pieces->has_constant ? multiplier(2 * pieces->regions - 1) : 0;
+    return constant + (code / halves % 2 == 1 ? -magnitude : magnitude);
+  }
+
+  template <class Layer>
+  Wide start(const Layer& layer, int64_t channel) const {
+    const auto* pieces = std::get_if<PiecewiseEncoding>(&layer.weight.encoding);
+    return pieces != nullptr ? pieces->constants[static_cast<size_t>(channel)] : layer.bias[static_cast<size_t>(channel)];
+  }
+
+  template <class Layer>
+  int64_t finished(const Layer& layer, Wide sum, int64_t channel) const {
+    const auto* pieces = std::get_if<PiecewiseEncoding>(&layer.weight.encoding);
+    if (pieces == nullptr) return requantized(layer.requantize, sum, channel);
+    const Wide steps = nearest_even(sum, power_of_two(pieces->shifts[static_cast<size_t>(channel)]));
+    if (value_out().kind == ValueKind::accumulator) return static_cast<int64_t>(steps);
+    return clamped(steps + value_out().grid.zero_point, layer.requantize.clamp_min, layer.requantize.clamp_max);
+  }
+
   int64_t requantized(const Requantize& r, Wide accumulator, int64_t channel) const {
     if (r.multipliers.empty()) return static_cast<int64_t>(accumulator);
     const Multiplier m = r.multipliers[r.multipliers.size() == 1 ? 0 : static_cast<size_t>(channel)];
@@ -121,7 +154,7 @@ class Evaluator {
     const int64_t zero = code_of_zero(grid_in());
     const Shape& w = conv.weight.shape;
     each(output, [&](const Shape& o) {
-      Wide sum = conv.bias[static_cast<size_t>(o[1])];
+      Wide sum = start(conv, o[1]);
       const int64_t first = o[1] / (w[0] / conv.groups) * w[1];  // input channel of the group
       for (int64_t c = 0; c < w[1]; ++c) {
         for (int64_t i = 0; i < w[2]; ++i) {
@@ -130,12 +163,11 @@ class Evaluator {
             const int64_t z = o[3] * conv.window.stride[1] - conv.window.padding[1] + j * conv.window.dilation[1];
             const bool inside = y >= 0 && z >= 0 && y < x().shape[2] && z < x().shape[3];
             const int64_t q = inside ? at(x(), {o[0], first + c, y, z}) : zero;
-            sum += Wide{q - zero} *
-                   (conv.weight.codes[static_cast<size_t>(position_of({o[1], c, i, j}, w))] - conv.weight.zero_point);
+            sum += Wide{q - zero} * worth(conv.weight, o[1], position_of({o[1], c, i, j}, w));
           }
         }
       }
-      return requantized(conv.requantize, sum, o[1]);
+      return finished(conv, sum, o[1]);
     });
   }
 
@@ -144,13 +176,12 @@ class Evaluator {
     const Shape& w = linear.weight.shape;
     each(output, [&](Shape o) {
       const int64_t channel = o.back();
-      Wide sum = linear.bias[static_cast<size_t>(channel)];
+      Wide sum = start(linear, channel);
       for (int64_t k = 0; k < w[1]; ++k) {
         o.back() = k;
-        sum += Wide{at(x(), o) - zero} *
-               (linear.weight.codes[static_cast<size_t>(channel * w[1] + k)] - linear.weight.zero_point);
+        sum += Wide{at(x(), o) - zero} * worth(linear.weight, channel, channel * w[1] + k);
       }
-      return requantized(linear.requantize, sum, channel);
+      return finished(linear, sum, channel);
     });
   }
 

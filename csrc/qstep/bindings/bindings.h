@@ -6,6 +6,7 @@ namespace qstep::bindings {
 
 namespace py = pybind11;
 
+void bind_weights(py::module_& m);
 void bind_graph(py::module_& m);
 void bind_network(py::module_& m);
 

@@ -8,7 +8,9 @@
 #include <array>
 #include <optional>
 
+#include "qstep/bindings/arrays.h"
 #include "qstep/bindings/bindings.h"
+#include "qstep/bindings/weight.h"
 #include "qstep/core/error.h"
 #include "qstep/ir/builder.h"
 #include "qstep/ir/checkpoint.h"
@@ -21,37 +23,11 @@ using ir::Grid;
 using ir::Target;
 using ir::ValueId;
 
-// forcecast: float16 and non-contiguous arrays arrive as contiguous ones of the wanted type.
-template <class T>
-using Array = py::array_t<T, py::array::c_style | py::array::forcecast>;
-
-template <class T>
-std::span<const T> span(const Array<T>& array) {
-  return {array.data(), static_cast<size_t>(array.size())};
-}
-
-template <class T>
-std::span<const T> span(const std::optional<Array<T>>& array) {
-  return array ? span(*array) : std::span<const T>{};
-}
-
 core::RequantPolicy policy_from_name(const std::string& name) {
   if (name == "exact") return core::RequantPolicy::exact;
   if (name == "gemmlowp") return core::RequantPolicy::gemmlowp;
   if (name == "shift") return core::RequantPolicy::shift;
   fail("Builder: policy must be 'exact', 'gemmlowp' or 'shift', got '{}'", name);
-}
-
-ir::AffineWeight affine_weight(const Array<float>& weight, const Array<float>& scale, int32_t zero_point, int32_t quant_min,
-                               int32_t quant_max) {
-  ir::AffineWeight result{.shape = {},
-                          .values = span(weight),
-                          .scale = span(scale),
-                          .zero_point = zero_point,
-                          .quant_min = quant_min,
-                          .quant_max = quant_max};
-  for (py::ssize_t i = 0; i < weight.ndim(); ++i) result.shape.push_back(weight.shape(i));
-  return result;
 }
 
 core::Window window(std::array<int32_t, 2> kernel, std::array<int32_t, 2> stride, std::array<int32_t, 4> padding,
@@ -110,25 +86,17 @@ void bind_graph(py::module_& m) {
       .def("quantize", &Builder::quantize, py::arg("name"), py::arg("x"), py::arg("grid"))
       .def(
           "conv2d",
-          [](Builder& b, const std::string& name, ValueId x, const core::Window& window, int32_t groups, const Array<float>& weight,
-             const Array<float>& weight_scale, int32_t zero_point, int32_t quant_min, int32_t quant_max, const Factors& factor,
-             const Factors& bias, const std::optional<Target>& target) {
-            return b.conv2d(name, x, window, groups, affine_weight(weight, weight_scale, zero_point, quant_min, quant_max),
-                            {span(factor), span(bias)}, target);
+          [](Builder& b, const std::string& name, ValueId x, const core::Window& window, int32_t groups, const WeightArgument& weight,
+             const Factors& factor, const Factors& bias, const std::optional<Target>& target) {
+            return b.conv2d(name, x, window, groups, described(weight), {span(factor), span(bias)}, target);
           },
           py::arg("name"), py::arg("x"), py::arg("window"), py::arg("groups"), py::kw_only(), py::arg("weight"),
-          py::arg("weight_scale"), py::arg("zero_point"), py::arg("quant_min"), py::arg("quant_max"), py::arg("factor") = py::none(),
-          py::arg("bias") = py::none(), py::arg("target") = py::none())
+          py::arg("factor") = py::none(), py::arg("bias") = py::none(), py::arg("target") = py::none())
       .def(
           "linear",
-          [](Builder& b, const std::string& name, ValueId x, const Array<float>& weight, const Array<float>& weight_scale,
-             int32_t zero_point, int32_t quant_min, int32_t quant_max, const Factors& factor, const Factors& bias,
-             const std::optional<Target>& target) {
-            return b.linear(name, x, affine_weight(weight, weight_scale, zero_point, quant_min, quant_max), {span(factor), span(bias)},
-                            target);
-          },
-          py::arg("name"), py::arg("x"), py::kw_only(), py::arg("weight"), py::arg("weight_scale"), py::arg("zero_point"),
-          py::arg("quant_min"), py::arg("quant_max"), py::arg("factor") = py::none(), py::arg("bias") = py::none(),
+          [](Builder& b, const std::string& name, ValueId x, const WeightArgument& weight, const Factors& factor, const Factors& bias,
+             const std::optional<Target>& target) { return b.linear(name, x, described(weight), {span(factor), span(bias)}, target); },
+          py::arg("name"), py::arg("x"), py::kw_only(), py::arg("weight"), py::arg("factor") = py::none(), py::arg("bias") = py::none(),
           py::arg("target") = py::none())
       .def("add", &Builder::add, py::arg("name"), py::arg("left"), py::arg("right"), py::arg("target"),
            py::arg("left_factor") = 1.0, py::arg("right_factor") = 1.0)

@@ -11,6 +11,7 @@
 #include "qstep/core/error.h"
 #include "qstep/engine/network.h"
 #include "qstep/ir/checkpoint.h"
+#include "qstep/ir/weight_storage.h"
 #include "qstep/kernels/isa.h"
 
 namespace qstep::bindings {
@@ -88,7 +89,8 @@ py::list nodes_of(const IntegerNetwork& net) {
     const bool codes = output.kind == ir::ValueKind::codes;
     entry["act_bits"] = codes ? py::cast(bit_width(output.grid)) : py::none();
     entry["scale"] = codes ? py::cast(output.grid.scale) : py::none();
-    entry["weight_bytes"] = weight != nullptr ? (static_cast<int64_t>(weight->codes.size()) * weight->bit_width + 7) / 8 : 0;
+    entry["weight_encoding"] = weight != nullptr ? py::cast(ir::encoding_name(weight->encoding)) : py::none();
+    entry["weight_bytes"] = weight != nullptr ? ir::stored_bytes(*weight) : 0;
     entry["kernel"] = std::string(net.kernel_name(i));
     nodes.append(entry);
   }

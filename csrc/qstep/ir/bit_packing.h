@@ -7,8 +7,37 @@
 
 namespace qstep::ir {
 
-/// Bytes of `count` codes. bit_width in [1, 8], count in [0, 2^40].
+/// Bytes of `count` codes. bit_width in [1, 10], count in [0, 2^40].
 constexpr int64_t packed_size(int64_t count, int32_t bit_width) { return (count * bit_width + 7) / 8; }
+
+/// Appends fields of up to 16 bits to a stream.
+class BitWriter {
+ public:
+  /// The lowest `width` bits of `field`; its other bits do not count.
+  void put(uint32_t field, int32_t width);
+  /// The stream, its last byte filled with zeros.
+  std::vector<uint8_t> finish();
+
+ private:
+  std::vector<uint8_t> bytes_;
+  uint32_t pending_ = 0;  // bits not yet in bytes_, the oldest lowest
+  int32_t pending_bits_ = 0;
+};
+
+/// Takes fields of up to 16 bits from the front of a stream, which must hold them.
+class BitReader {
+ public:
+  explicit BitReader(std::span<const uint8_t> bytes) : bytes_(bytes) {}
+
+  int64_t left() const { return static_cast<int64_t>(bytes_.size() - next_) * 8 + pending_bits_; }
+  uint32_t take(int32_t width);
+
+ private:
+  std::span<const uint8_t> bytes_;
+  size_t next_ = 0;
+  uint32_t pending_ = 0;
+  int32_t pending_bits_ = 0;
+};
 
 std::vector<uint8_t> pack_bits(std::span<const int16_t> codes, int32_t bit_width);
 

@@ -7,17 +7,9 @@
 #include <numbers>
 
 #include "qstep/core/error.h"
+#include "qstep/ir/lowering.h"
 
 namespace qstep::ir {
-namespace {
-
-using core::largest_bias;
-
-int32_t bits_for(int32_t quant_min, int32_t quant_max) {
-  int32_t bits = 1;
-  while ((int64_t{1} << bits) <= int64_t{quant_max} - quant_min) ++bits;
-  return bits;
-}
 
 void check_activation_grid(const std::string& name, const Grid& grid) {
   require(std::isfinite(grid.scale) && grid.scale > 0, "{}: scale must be finite and positive, got {}", name,
@@ -32,6 +24,8 @@ std::pair<int32_t, int32_t> clamp_codes(const Target& target, const Grid& grid) 
   return {core::quantize(static_cast<float>(target.clamp_low), grid),
           core::quantize(static_cast<float>(target.clamp_high), grid)};
 }
+
+namespace {
 
 // `value` in units of 2^-shift.
 int64_t fixed_point(const std::string& name, double value, int32_t shift) {
@@ -74,6 +68,8 @@ int32_t integer_shift(const std::string& name, std::initializer_list<double> rat
   return -least;
 }
 
+}  // namespace
+
 Multiplier multiplier_for(const std::string& name, size_t channel, double factor, RequantPolicy policy) {
   require(std::isfinite(factor) && std::fabs(factor) < 0x1p24,
           "{}: one step of its accumulator must be below 2^24 steps of its output, got {}: did training diverge?", name,
@@ -92,8 +88,6 @@ Multiplier multiplier_for(const std::string& name, size_t channel, double factor
   }
   return core::exact_multiplier(factor);
 }
-
-}  // namespace
 
 double evaluate(const std::string& function, std::span<const double> arguments, double x) {
   const auto expect = [&](size_t count) {
@@ -164,96 +158,9 @@ ValueId Builder::quantize(const std::string& name, ValueId x, const Grid& grid) 
   return append(name, Quantize{}, {x}, {.kind = ValueKind::codes, .grid = core::to_unsigned(grid)});
 }
 
-Builder::LayerConstants Builder::layer(const std::string& name, const Value& input, const AffineWeight& weight,
-                                       const ChannelAffine& affine, const std::optional<Target>& target) const {
-  require(!weight.shape.empty() && weight.shape[0] > 0, "{}: the weight has no output channel", name);
-  const auto channels = static_cast<size_t>(weight.shape[0]);
-  const size_t row = weight.values.size() / channels;
-  size_t count = 1;
-  for (const int64_t size : weight.shape) count *= static_cast<size_t>(size);
-  require(count == weight.values.size(), "{}: the weight has {} values, its shape says {}", name, weight.values.size(),
-          count);
-  require(weight.scale.size() == 1 || weight.scale.size() == channels,
-          "{}: weight scale must have 1 or {} values, got {}", name, channels, weight.scale.size());
-  require(affine.factor.empty() || affine.factor.size() == channels, "{}: factor must have {} values, got {}", name,
-          channels, affine.factor.size());
-  require(affine.bias.empty() || affine.bias.size() == channels, "{}: bias must have {} values, got {}", name, channels,
-          affine.bias.size());
-
-  const int32_t bit_width = bits_for(weight.quant_min, weight.quant_max);
-  require(bit_width >= 2 && bit_width <= 8, "{}: weight bit_width must be in [2, 8], got codes [{}, {}]", name,
-          weight.quant_min, weight.quant_max);
-
-  LayerConstants result;
-  result.weight = {.shape = weight.shape,
-                   .bit_width = bit_width,
-                   .is_signed = weight.quant_min < 0,
-                   .zero_point = weight.zero_point,
-                   .codes = std::vector<int16_t>(weight.values.size())};
-  result.bias.resize(channels);
-  const Grid grid = target ? core::to_unsigned(target->grid) : Grid{};
-  if (target) {
-    check_activation_grid(name, target->grid);
-    std::tie(result.requantize.clamp_min, result.requantize.clamp_max) = clamp_codes(*target, grid);
-    result.output = {.kind = ValueKind::codes, .grid = grid};
-  } else {
-    result.output.kind = ValueKind::accumulator;
-  }
-
-  const double input_residual = core::residual(input.grid);
-  for (size_t c = 0; c < channels; ++c) {
-    const float scale = weight.scale[weight.scale.size() == 1 ? 0 : c];
-    require(std::isfinite(scale) && scale > 0, "{}: weight scale of channel {} must be finite and positive, got {}",
-            name, c, scale);
-    const std::span<int16_t> codes(result.weight.codes.data() + c * row, row);
-    int64_t sum = 0;
-    for (size_t i = 0; i < row; ++i) {
-      const float value = weight.values[c * row + i];
-      const float code = core::round_half_even(value / scale) + static_cast<float>(weight.zero_point);
-      require(code >= static_cast<float>(weight.quant_min) && code <= static_cast<float>(weight.quant_max),
-              "{}: weight {} of channel {} is {}, off its grid: code {} is outside [{}, {}]", name, i, c, value, code,
-              weight.quant_min, weight.quant_max);
-      codes[i] = static_cast<int16_t>(code);
-      sum += codes[i] - weight.zero_point;
-    }
-
-    // The accumulator counts in units of `unit`; the target's offset goes in before the rounding.
-    const double layer_scale = static_cast<double>(input.grid.scale) * static_cast<double>(scale);
-    const double factor = affine.factor.empty() ? 1.0 : affine.factor[c];
-    const double bias = (affine.bias.empty() ? 0.0 : affine.bias[c]) +
-                        factor * (input_residual * static_cast<double>(scale) * static_cast<double>(sum)) -
-                        static_cast<double>(grid.offset);
-    double unit = layer_scale * factor;
-    require(std::isfinite(unit) && std::isfinite(bias), "{}: channel {} has a scale or bias that is not finite", name,
-            c);
-    if (unit == 0 || std::fabs(bias / unit) >= largest_bias) {
-      require(
-          graph_.policy != RequantPolicy::shift,
-          "{}: under the shift policy the bias must be below 2^28 steps of the accumulator, got {} of {} in channel "
-          "{}: did training diverge?",
-          name, bias, unit, c);
-      // A dead channel (batch norm's gamma near 0) would overflow the bias: count in coarser units, and the weights with them.
-      const double coarser = std::copysign(bias == 0 ? layer_scale : std::fabs(bias) / largest_bias, unit);
-      for (int16_t& code : codes) {
-        const double shrunk = core::round_half_even((code - weight.zero_point) * (unit / coarser));
-        code = static_cast<int16_t>(static_cast<int32_t>(shrunk) + weight.zero_point);
-      }
-      unit = coarser;
-    }
-    result.bias[c] = static_cast<int32_t>(core::round_half_even(bias / unit));
-    if (target) {
-      result.requantize.multipliers.push_back(
-          multiplier_for(name, c, unit / static_cast<double>(grid.scale), graph_.policy));
-    } else {
-      result.output.scales.push_back(unit);
-    }
-  }
-  return result;
-}
-
 ValueId Builder::conv2d(const std::string& name, ValueId x, const Window& window, int32_t groups,
-                        const AffineWeight& weight, const ChannelAffine& affine, const std::optional<Target>& target) {
-  LayerConstants constants = layer(name, codes(name, x), weight, affine, target);
+                        const RealWeight& weight, const ChannelAffine& affine, const std::optional<Target>& target) {
+  LayerConstants constants = lower_layer(name, codes(name, x), weight, affine, target, graph_.policy);
   return append(name,
                 Conv2d{.window = window,
                        .groups = groups,
@@ -263,9 +170,9 @@ ValueId Builder::conv2d(const std::string& name, ValueId x, const Window& window
                 {x}, std::move(constants.output));
 }
 
-ValueId Builder::linear(const std::string& name, ValueId x, const AffineWeight& weight, const ChannelAffine& affine,
+ValueId Builder::linear(const std::string& name, ValueId x, const RealWeight& weight, const ChannelAffine& affine,
                         const std::optional<Target>& target) {
-  LayerConstants constants = layer(name, codes(name, x), weight, affine, target);
+  LayerConstants constants = lower_layer(name, codes(name, x), weight, affine, target, graph_.policy);
   return append(name,
                 Linear{.weight = std::move(constants.weight),
                        .bias = std::move(constants.bias),

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "qstep/ir/graph.h"
+#include "qstep/ir/real_weight.h"
 
 namespace qstep::ir {
 
@@ -19,16 +20,6 @@ struct Target {
   Grid grid;
   double clamp_low = -std::numeric_limits<double>::infinity();
   double clamp_high = std::numeric_limits<double>::infinity();
-};
-
-/// Weights on a uniform grid: real = scale[c] * (code - zero_point).
-struct AffineWeight {
-  std::vector<int64_t> shape;          ///< [out, in / groups, kernel_h, kernel_w] or [out, in]
-  std::span<const float> values;       ///< real weights, already on the grid, row-major
-  std::span<const float> scale;        ///< 1 or out values, > 0
-  int32_t zero_point = 0;
-  int32_t quant_min = -128;
-  int32_t quant_max = 127;
 };
 
 /// y[c] = factor[c] * conv(x, w)[c] + bias[c]: what batch norm and the layer's own bias amount to.
@@ -50,10 +41,12 @@ class Builder {
 
   ValueId quantize(const std::string& name, ValueId x, const Grid& grid);
 
-  /// Without a target the result stays in accumulators: the last layer of a classifier.
-  ValueId conv2d(const std::string& name, ValueId x, const Window& window, int32_t groups, const AffineWeight& weight,
+  /// Without a target the result stays in accumulators, the last layer of a classifier: in the exact units of input and
+  /// weight scale or, with piecewise weights, in powers of two, one per channel, such that no result reaches 2^30. Piecewise
+  /// weights take the policy exact only.
+  ValueId conv2d(const std::string& name, ValueId x, const Window& window, int32_t groups, const RealWeight& weight,
                  const ChannelAffine& affine, const std::optional<Target>& target);
-  ValueId linear(const std::string& name, ValueId x, const AffineWeight& weight, const ChannelAffine& affine,
+  ValueId linear(const std::string& name, ValueId x, const RealWeight& weight, const ChannelAffine& affine,
                  const std::optional<Target>& target);
 
   /// left_factor * left + right_factor * right. A factor is finite; under the policy shift a power of two.
@@ -97,15 +90,6 @@ class Builder {
                    double right_factor);
   ValueId average(const std::string& name, ValueId x, AvgPool2d pool, const Target& target, double factor);
   const Value& codes(const std::string& name, ValueId x) const;  // a codes value or an Error
-
-  struct LayerConstants {
-    Weight weight;
-    std::vector<int32_t> bias;
-    Requantize requantize;
-    Value output;
-  };
-  LayerConstants layer(const std::string& name, const Value& input, const AffineWeight& weight, const ChannelAffine& affine,
-                       const std::optional<Target>& target) const;
 
   Graph graph_;
 };

@@ -10,12 +10,12 @@
 
 #include "qstep/core/error.h"
 #include "qstep/core/version.h"
-#include "qstep/ir/bit_packing.h"
 #include "qstep/ir/checkpoint.h"
 #include "qstep/ir/fields.h"
 #include "qstep/ir/file.h"
 #include "qstep/ir/safetensors.h"
 #include "qstep/ir/strict_json.h"
+#include "qstep/ir/weight_storage.h"
 
 namespace qstep::ir {
 namespace {
@@ -29,7 +29,11 @@ inline constexpr Dtype dtype_of = Dtype::u8;
 template <>
 inline constexpr Dtype dtype_of<int8_t> = Dtype::i8;
 template <>
+inline constexpr Dtype dtype_of<int16_t> = Dtype::i16;
+template <>
 inline constexpr Dtype dtype_of<int32_t> = Dtype::i32;
+template <>
+inline constexpr Dtype dtype_of<int64_t> = Dtype::i64;
 template <>
 inline constexpr Dtype dtype_of<double> = Dtype::f64;
 
@@ -38,6 +42,26 @@ struct File {
   Tensors& tensors;
   int64_t version = format_version;
 };
+
+/// The alternative of `Variant` that `name_of` calls `name`; throws Error, saying `what` is unknown, where there is none.
+template <class Variant, size_t... index>
+Variant make_alternative(std::string_view name, const char* (*name_of)(const Variant&), std::string_view what,
+                         std::index_sequence<index...>) {
+  Variant result;
+  const auto is_it = [&](Variant candidate) {
+    const bool same = name == name_of(candidate);
+    if (same) result = std::move(candidate);
+    return same;
+  };
+  const bool known = (is_it(Variant(std::in_place_index<index>)) || ...);
+  require(known, "checkpoint: {} '{}'", what, name.substr(0, 200));
+  return result;
+}
+
+template <class Variant>
+Variant make_alternative(std::string_view name, const char* (*name_of)(const Variant&), std::string_view what) {
+  return make_alternative(name, name_of, what, std::make_index_sequence<std::variant_size_v<Variant>>());
+}
 
 /// Reads the fields of one JSON object, each exactly once, and the tensors of the value or node `name`, which it takes
 /// out of the map.
@@ -77,6 +101,19 @@ class Reader {
   }
 
   template <class T>
+  void since(int64_t version, const char* key, T& field) {
+    if (file_.version >= version) (*this)(key, field);
+  }
+
+  /// Weights were uniform before there were encodings.
+  void encoding(WeightEncoding& encoding) {
+    std::string name = encoding_name(UniformEncoding{});
+    since(2, "encoding", name);
+    encoding = make_alternative(name, &encoding_name, at("encoding") + ": unknown encoding of weights");
+    std::visit([&](auto& e) { fields(*this, e); }, encoding);
+  }
+
+  template <class T>
   void tensor(const char* suffix, std::vector<T>& values) {
     const StoredTensor stored = take_tensor(suffix, dtype_of<T>);
     values.resize(stored.bytes.size() / sizeof(T));
@@ -95,17 +132,10 @@ class Reader {
   }
 
   void codes(Weight& weight) {
-    require(weight.bit_width >= 2 && weight.bit_width <= 8, "checkpoint: {}: must be in [2, 8], got {}",
-            at("bit_width"), weight.bit_width);
+    check_encoding(weight);
     const int64_t count = element_count(weight.shape, fmt::format("checkpoint: {}", at("shape")));
     const StoredTensor stored = take_tensor("weight", Dtype::u8);
-    const int64_t bytes = packed_size(count, weight.bit_width);
-    require(static_cast<int64_t>(stored.bytes.size()) == bytes,
-            "checkpoint: tensor '{}.weight': {} codes of {} bits take {} bytes, got {}", name_, count, weight.bit_width,
-            bytes, stored.bytes.size());
-    require(has_zero_fill(stored.bytes, count, weight.bit_width),
-            "checkpoint: tensor '{}.weight': the bits after the last code must be 0", name_);
-    weight.codes = unpack_bits(stored.bytes, count, weight.bit_width, weight.is_signed);
+    restore_codes(stored.bytes, count, weight, fmt::format("checkpoint: tensor '{}.weight'", name_));
   }
 
   /// The field's JSON, which counts as read.
@@ -191,6 +221,25 @@ class Reader {
     fail("checkpoint: {}: must be one of {}, got '{}'", path, fmt::join(names, ", "), name.substr(0, 200));
   }
 
+  // Only what unpacking relies on; validate() checks the rest.
+  void check_encoding(const Weight& weight) const {
+    const auto expect = [&](const char* key, int64_t found, int64_t low, int64_t high) {
+      require(found >= low && found <= high, "checkpoint: {}: must be in [{}, {}], got {}", at(key), low, high, found);
+    };
+    const bool is_power = std::holds_alternative<PowerOfTwoEncoding>(weight.encoding);
+    const auto* book = std::get_if<CodeBookEncoding>(&weight.encoding);
+    expect("bit_width", weight.bit_width, book != nullptr ? 1 : 2, is_power ? 5 : 8);
+    if (const auto* pieces = std::get_if<PiecewiseEncoding>(&weight.encoding)) expect("regions", pieces->regions, 2, 4);
+    if (book == nullptr) return;
+    expect("entries", book->entries, 2, int64_t{1} << weight.bit_width);
+    const auto tables = static_cast<int64_t>(book->levels.size()) / book->entries;
+    const int64_t channels = weight.shape.empty() ? 0 : weight.shape[0];
+    require(tables * book->entries == static_cast<int64_t>(book->levels.size()) &&
+                tables >= 1 && (tables == 1 || tables == channels),
+            "checkpoint: tensor '{}.levels': must be 1 or {} tables of {}, got {} elements", name_, channels,
+            book->entries, book->levels.size());
+  }
+
   StoredTensor take_tensor(const char* suffix, Dtype dtype) {
     const auto taken = file_.tensors.extract(name_ + "." + suffix);
     require(!taken.empty(), "checkpoint: tensor '{}.{}' is missing", name_, suffix);
@@ -208,19 +257,6 @@ class Reader {
   File& file_;
   std::vector<std::string_view> known_;
 };
-
-template <size_t... index>
-Operation make_operation(const std::string& kind, const std::string& path, std::index_sequence<index...>) {
-  Operation operation;
-  const auto is_kind = [&](Operation candidate) {
-    const bool same = kind == kind_name(candidate);
-    if (same) operation = std::move(candidate);
-    return same;
-  };
-  const bool known = (is_kind(Operation(std::in_place_index<index>)) || ...);
-  require(known, "checkpoint: {}: unknown kind of node '{}'", path, kind.substr(0, 200));
-  return operation;
-}
 
 /// The graph of the JSON text, its tensors taken out of `tensors`.
 class GraphReader {
@@ -271,8 +307,7 @@ class GraphReader {
       node.output = find(node.name, reader.at("name"));
       std::string kind;
       reader("kind", kind);
-      node.operation =
-          make_operation(kind, reader.at("kind"), std::make_index_sequence<std::variant_size_v<Operation>>());
+      node.operation = make_alternative(kind, &kind_name, reader.at("kind") + ": unknown kind of node");
       node.inputs = read_names(reader.take("inputs"), reader.at("inputs"));
       std::visit([&](auto& operation) { fields(reader, operation); }, node.operation);
       reader.finish();

@@ -2,12 +2,12 @@
 #include <string>
 
 #include "qstep/core/version.h"
-#include "qstep/ir/bit_packing.h"
 #include "qstep/ir/checkpoint.h"
 #include "qstep/ir/fields.h"
 #include "qstep/ir/file.h"
 #include "qstep/ir/safetensors.h"
 #include "qstep/ir/strict_json.h"
+#include "qstep/ir/weight_storage.h"
 
 namespace qstep::ir {
 namespace {
@@ -21,7 +21,9 @@ std::vector<uint8_t> to_byte_vector(const std::vector<T>& values) {
 
 Dtype dtype_of(uint8_t) { return Dtype::u8; }
 Dtype dtype_of(int8_t) { return Dtype::i8; }
+Dtype dtype_of(int16_t) { return Dtype::i16; }
 Dtype dtype_of(int32_t) { return Dtype::i32; }
+Dtype dtype_of(int64_t) { return Dtype::i64; }
 Dtype dtype_of(double) { return Dtype::f64; }
 
 /// Writes fields into one JSON object, and the tensors of the value or node `name` into a list.
@@ -61,6 +63,16 @@ class Writer {
   }
 
   template <class T>
+  void since(int64_t, const char* key, const T& field) {
+    (*this)(key, field);
+  }
+
+  void encoding(const WeightEncoding& encoding) {
+    object_["encoding"] = encoding_name(encoding);
+    std::visit([&](const auto& e) { fields(*this, e); }, encoding);
+  }
+
+  template <class T>
   void tensor(const char* suffix, const std::vector<T>& values) {
     add(suffix, dtype_of(T{}), to_byte_vector(values), values.size());
   }
@@ -77,7 +89,7 @@ class Writer {
   }
 
   void codes(const Weight& weight) {
-    std::vector<uint8_t> packed = pack_bits(weight.codes, weight.bit_width);
+    std::vector<uint8_t> packed = store_codes(weight);
     const size_t size = packed.size();
     add("weight", Dtype::u8, std::move(packed), size);
   }

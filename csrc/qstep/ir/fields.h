@@ -2,10 +2,11 @@
 // What a checkpoint stores of each structure: one list of fields, which its writer and its reader both walk.
 // docs/format.md says what each means.
 //
-// An archive offers: archive(key, field) for numbers, strings, lists and enumerations; archive.since(version, key, field),
-// which older files do not have; archive.object(key, structure); archive.optional_object(key, structure), absent where it
-// equals its default; and, for what is stored as a tensor,
-// archive.tensor(suffix, vector), archive.multipliers(vector) and archive.codes(weight).
+// An archive offers: archive(key, field) for numbers, strings, lists and enumerations; archive.object(key, structure);
+// archive.optional_object(key, structure), absent where it equals its default; archive.since(version, key, field) for
+// what that version of the format added, which keeps its default in files of older ones; archive.encoding(variant), by
+// name; and, for what is stored as a tensor, archive.tensor(suffix, vector), archive.multipliers(vector) and
+// archive.codes(weight).
 #include <array>
 #include <concepts>
 
@@ -41,11 +42,30 @@ void fields(auto& archive, Is<Value> auto& value) {
   if (value.kind == ValueKind::accumulator) archive.tensor("scales", value.scales);
 }
 
+void fields(auto& archive, Is<UniformEncoding> auto& uniform) {
+  archive("is_signed", uniform.is_signed);
+  archive("zero_point", uniform.zero_point);
+}
+
+void fields(auto& archive, Is<PowerOfTwoEncoding> auto& powers) { archive("variable_length", powers.variable_length); }
+
+void fields(auto& archive, Is<CodeBookEncoding> auto& book) {
+  archive("entries", book.entries);
+  archive.tensor("levels", book.levels);
+}
+
+void fields(auto& archive, Is<PiecewiseEncoding> auto& pieces) {
+  archive("regions", pieces.regions);
+  archive("has_constant", pieces.has_constant);
+  archive.tensor("multiplier", pieces.multipliers);
+  archive.tensor("constant", pieces.constants);
+  archive.tensor("shift", pieces.shifts);
+}
+
 void fields(auto& archive, Is<Weight> auto& weight) {
   archive("shape", weight.shape);
   archive("bit_width", weight.bit_width);
-  archive("is_signed", weight.is_signed);
-  archive("zero_point", weight.zero_point);
+  archive.encoding(weight.encoding);
   archive.codes(weight);
 }
 
@@ -64,19 +84,25 @@ void fields(auto& archive, Is<Window> auto& window) {
 
 void fields(auto&, Is<Quantize> auto&) {}
 
+/// Weights, and what becomes of the sums: piecewise ones have constants of their own.
+void layer_fields(auto& archive, auto& layer) {
+  archive.object("weight", layer.weight);
+  if (std::holds_alternative<PiecewiseEncoding>(layer.weight.encoding)) {
+    archive("clamp_min", layer.requantize.clamp_min);
+    archive("clamp_max", layer.requantize.clamp_max);
+  } else {
+    archive.tensor("bias", layer.bias);
+    archive.optional_object("requantize", layer.requantize);
+  }
+}
+
 void fields(auto& archive, Is<Conv2d> auto& conv) {
   archive.object("window", conv.window);
   archive("groups", conv.groups);
-  archive.object("weight", conv.weight);
-  archive.tensor("bias", conv.bias);
-  archive.optional_object("requantize", conv.requantize);
+  layer_fields(archive, conv);
 }
 
-void fields(auto& archive, Is<Linear> auto& linear) {
-  archive.object("weight", linear.weight);
-  archive.tensor("bias", linear.bias);
-  archive.optional_object("requantize", linear.requantize);
-}
+void fields(auto& archive, Is<Linear> auto& linear) { layer_fields(archive, linear); }
 
 void fields(auto& archive, Is<Bilinear> auto& op) {
   archive("operation", op.operation);

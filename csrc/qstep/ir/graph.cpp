@@ -14,6 +14,12 @@ const char* kind_name(const Operation& operation) {
   return names[operation.index()];
 }
 
+const char* encoding_name(const WeightEncoding& encoding) {
+  static constexpr std::array names = {"uniform", "power_of_two", "code_book", "piecewise"};
+  static_assert(names.size() == std::variant_size_v<WeightEncoding>);
+  return names[encoding.index()];
+}
+
 std::string to_text(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
 int64_t element_count(const Shape& shape, std::string_view what) {

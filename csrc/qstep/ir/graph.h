@@ -47,16 +47,55 @@ struct Value {
   friend bool operator==(const Value&, const Value&) = default;
 };
 
-/// Integer weights, at their true width. real = scale[c] * (code - zero_point); what runs is code - zero_point.
-struct Weight {
-  Shape shape;                 ///< [out, in / groups, kernel_h, kernel_w] or [out, in]
-  int32_t bit_width = 8;       ///< 2..8
-  bool is_signed = true;       ///< two's complement codes, or codes from 0
-  int32_t zero_point = 0;      ///< per tensor, in the range of bit_width
-  std::vector<int16_t> codes;  ///< row-major, one per weight, in the range of bit_width
+// --- weights ---------------------------------------------------------------------------------------------------------
 
-  int32_t quant_min() const { return is_signed ? -(1 << (bit_width - 1)) : 0; }
-  int32_t quant_max() const { return is_signed ? (1 << (bit_width - 1)) - 1 : (1 << bit_width) - 1; }
+/// Evenly spaced levels. Codes are stored; what runs is code - zero_point.
+struct UniformEncoding {
+  bool is_signed = true;   ///< two's complement codes, or codes from 0
+  int32_t zero_point = 0;  ///< per tensor, in the range of bit_width
+  friend bool operator==(const UniformEncoding&, const UniformEncoding&) = default;
+};
+
+/// Levels 0 and +-2^j, 0 <= j < 2^(bit_width - 2) (INQ), bit_width 2..5.
+struct PowerOfTwoEncoding {
+  bool variable_length = false;  ///< as stored: a zero takes 1 bit and any other weight bit_width, or all take bit_width
+  friend bool operator==(const PowerOfTwoEncoding&, const PowerOfTwoEncoding&) = default;
+};
+
+/// Any levels, listed in a table; bit_width, 1..8, is that of the stored index.
+struct CodeBookEncoding {
+  int32_t entries = 0;          ///< of one table, 2..2^bit_width
+  std::vector<int16_t> levels;  ///< one table, or one per output channel, each in ascending order
+  friend bool operator==(const CodeBookEncoding&, const CodeBookEncoding&) = default;
+};
+
+/// A sign, a magnitude of bit_width - 1 bits and one of a few regions of evenly spaced magnitudes (PWLQ), bit_width 2..8:
+///   real = (negative ? -1 : 1) * (start[region] + step[region] * magnitude) + constant[channel],   start[0] = 0
+/// The layer computes exact int32 sums of centred input codes c, in this order: of +-magnitude * c over the weights of
+/// each region; of +-c over those of each region but the first; with has_constant, of c over all. The result is
+///   t = sum_k multipliers[k][channel] * sum_k + constants[channel];   shift_right_half_even(t, shifts[channel])
+/// in steps of the output's grid, or as an accumulator. Steps, starts, constants, batch norm, bias and both grids are in
+/// the multipliers and constants, so the layer has no bias and no Requantize::multipliers.
+struct PiecewiseEncoding {
+  int32_t regions = 2;  ///< 2..4
+  bool has_constant = false;
+  std::vector<int32_t> multipliers;  ///< [sums][out], > INT32_MIN
+  std::vector<int64_t> constants;    ///< [out]; no |t| reaches 2^62
+  std::vector<int8_t> shifts;        ///< [out], 0..62
+
+  int32_t sums() const { return 2 * regions - 1 + (has_constant ? 1 : 0); }
+  friend bool operator==(const PiecewiseEncoding&, const PiecewiseEncoding&) = default;
+};
+
+using WeightEncoding = std::variant<UniformEncoding, PowerOfTwoEncoding, CodeBookEncoding, PiecewiseEncoding>;
+
+/// Integer weights. What their codes stand for is the encoding's; ir/weight.h takes them apart.
+struct Weight {
+  Shape shape;              ///< [out, in / groups, kernel_h, kernel_w] or [out, in]
+  int32_t bit_width = 8;    ///< as the encoding says; 2..8 where it does not
+  WeightEncoding encoding;
+  std::vector<int16_t> codes;  ///< row-major, one per weight. uniform: codes. power_of_two, code_book: levels.
+                               ///< piecewise: region << bit_width | negative << (bit_width - 1) | magnitude
   friend bool operator==(const Weight&, const Weight&) = default;
 };
 
@@ -76,13 +115,14 @@ struct Quantize {
   friend bool operator==(const Quantize&, const Quantize&) = default;
 };
 
-/// acc = sum (q_x - zero_code) * (q_w - zero_point) + bias; padded taps count as zero_code. requantize or accumulators.
+/// acc = sum (q_x - zero_code) * level + bias; padded taps count as zero_code. requantize or accumulators. A layer with
+/// piecewise weights has several such sums (PiecewiseEncoding).
 struct Conv2d {
   Window window;
   int32_t groups = 1;
   Weight weight;
-  std::vector<int32_t> bias;  ///< one per output channel
-  Requantize requantize;      ///< empty multipliers: the output is an accumulator value
+  std::vector<int32_t> bias;  ///< one per output channel; none with piecewise weights
+  Requantize requantize;      ///< empty multipliers: the output is an accumulator value, but for piecewise weights
   friend bool operator==(const Conv2d&, const Conv2d&) = default;
 };
 
@@ -204,6 +244,9 @@ struct Graph {
   std::vector<ValueId> outputs;  ///< of any kind, each made by a node
   friend bool operator==(const Graph&, const Graph&) = default;
 };
+
+/// The encoding as the checkpoint and `summary` spell it: "uniform", "power_of_two", "code_book", "piecewise".
+const char* encoding_name(const WeightEncoding& encoding);
 
 /// The node's operation as the checkpoint and `summary` spell it: "conv2d", "max_pool2d", ...
 const char* kind_name(const Operation& operation);

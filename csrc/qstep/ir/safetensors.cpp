@@ -22,7 +22,8 @@ struct DtypeInfo {
   const char* name;
   int64_t bytes;
 };
-constexpr std::array<DtypeInfo, 4> dtypes = {{{"U8", 1}, {"I8", 1}, {"I32", 4}, {"F64", 8}}};
+constexpr std::array<DtypeInfo, 6> dtypes = {
+    {{"U8", 1}, {"I8", 1}, {"I16", 2}, {"I32", 4}, {"I64", 8}, {"F64", 8}}};
 
 int64_t dtype_bytes(Dtype dtype) { return dtypes[static_cast<size_t>(dtype)].bytes; }
 
@@ -30,7 +31,7 @@ Dtype dtype_from_name(const std::string& name, const std::string& field) {
   for (size_t i = 0; i < dtypes.size(); ++i) {
     if (name == dtypes[i].name) return static_cast<Dtype>(i);
   }
-  fail("checkpoint: {}.dtype: must be U8, I8, I32 or F64, got '{}'", field, name.substr(0, 32));
+  fail("checkpoint: {}.dtype: must be U8, I8, I16, I32, I64 or F64, got '{}'", field, name.substr(0, 32));
 }
 
 // An array of integers >= 0 that fit int64.

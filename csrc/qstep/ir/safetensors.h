@@ -1,6 +1,6 @@
 #pragma once
 // The safetensors container: 8 bytes little-endian header length, a JSON header padded with spaces to a multiple of 8,
-// then the tensors' bytes one after another. Only what a qstep checkpoint uses: four element types, a map of strings as
+// then the tensors' bytes one after another. Only what a qstep checkpoint uses: six element types, a map of strings as
 // metadata.
 #include <cstdint>
 #include <map>
@@ -12,7 +12,7 @@
 
 namespace qstep::ir {
 
-enum class Dtype : uint8_t { u8, i8, i32, f64 };
+enum class Dtype : uint8_t { u8, i8, i16, i32, i64, f64 };
 
 inline constexpr uint64_t max_header_bytes = uint64_t{1} << 24;
 

@@ -2,11 +2,13 @@
 #include <bit>
 #include <cmath>
 #include <cstdlib>
+#include <functional>
 #include <span>
 #include <unordered_set>
 
 #include "qstep/ir/graph.h"
 #include "qstep/ir/node_checks.h"
+#include "qstep/ir/weight.h"
 
 namespace qstep::ir {
 namespace {
@@ -274,39 +276,83 @@ class NodeValidator {
     for (const int64_t size : weight.shape)
       check(size >= 1, "weight.shape must be positive, got {}", to_text(weight.shape));
     const int64_t count = element_count(weight.shape, fmt::format("graph: node '{}': weight.shape", node_.name));
-    expect_range("weight.bit_width", weight.bit_width, 2, 8);
-    expect_range("weight.zero_point", weight.zero_point, weight.quant_min(), weight.quant_max());
     check(static_cast<int64_t>(weight.codes.size()) == count, "weight.codes must have {} elements, got {}", count,
           weight.codes.size());
-    for (const int16_t code : weight.codes) expect_range("weight.codes", code, weight.quant_min(), weight.quant_max());
+    std::visit([&](const auto& encoding) { check_codes(weight, encoding); }, weight.encoding);
+  }
+
+  void check_codes(const Weight& weight, const UniformEncoding& uniform) const {
+    expect_range("weight.bit_width", weight.bit_width, 2, 8);
+    const CodeRange range = uniform_range(weight.bit_width, uniform.is_signed);
+    expect_range("weight.zero_point", uniform.zero_point, range.low, range.high);
+    for (const int16_t code : weight.codes) expect_range("weight.codes", code, range.low, range.high);
+  }
+
+  void check_codes(const Weight& weight, const PowerOfTwoEncoding&) const {
+    expect_range("weight.bit_width", weight.bit_width, 2, 5);
+    const int32_t largest = 1 << largest_exponent(weight.bit_width);
+    for (const int16_t level : weight.codes) {
+      const auto magnitude = static_cast<uint32_t>(std::abs(level));
+      check(level == 0 || (std::has_single_bit(magnitude) && level >= -largest && level <= largest),
+            "weight.codes must be 0 or a power of two up to +-{}, got {}", largest, level);
+    }
+  }
+
+  void check_codes(const Weight& weight, const CodeBookEncoding& book) const {
+    expect_range("weight.bit_width", weight.bit_width, 1, 8);
+    expect_range("weight.entries", book.entries, 2, int64_t{1} << weight.bit_width);
+    const auto entries = static_cast<size_t>(book.entries);
+    const auto channels = static_cast<size_t>(weight.shape[0]);
+    const size_t tables = book.levels.size() / entries;
+    check(book.levels.size() % entries == 0 && (tables == 1 || tables == channels),
+          "weight.levels must have 1 or {} tables of {} entries, got {} levels", channels, entries, book.levels.size());
+    const size_t row = weight.codes.size() / channels;
+    for (size_t c = 0; c < channels; ++c) {
+      const auto table = std::span(book.levels).subspan(tables == 1 ? 0 : c * entries, entries);
+      check(std::adjacent_find(table.begin(), table.end(), std::greater_equal<>()) == table.end(),
+            "weight.levels must ascend in each table, got {}", fmt::join(table, ", "));
+      for (const int16_t level : std::span(weight.codes).subspan(c * row, row)) {
+        check(std::binary_search(table.begin(), table.end(), level),
+              "weight.codes of channel {} must be in its table, got {}", c, level);
+      }
+    }
+  }
+
+  void check_codes(const Weight& weight, const PiecewiseEncoding& pieces) const {
+    expect_range("weight.bit_width", weight.bit_width, 2, 8);
+    expect_range("weight.regions", pieces.regions, 2, 4);
+    check(graph_.policy == RequantPolicy::exact, "piecewise weights need the policy exact, got another ({})",
+          static_cast<int>(graph_.policy));
+    for (const int16_t code : weight.codes) {
+      expect_range("weight.codes", code, 0, (int64_t{pieces.regions} << weight.bit_width) - 1);
+      check(code != 1 << (weight.bit_width - 1), "weight.codes must not be {}: a zero of region 0 has no sign", code);
+    }
+  }
+
+  // Largest magnitude of one of the layer's sums, without the bias.
+  int64_t sum_bound(std::span<const int16_t> weights) const {
+    int64_t sum = 0;
+    for (const int16_t w : weights) sum += std::abs(w);
+    return largest_centred_code(input(0).grid) * sum;
   }
 
   void check_accumulation(const Weight& weight, std::span<const int32_t> bias, const Requantize& requantize) const {
     const auto channels = static_cast<size_t>(weight.shape[0]);
+    if (const PiecewiseEncoding* pieces = piecewise(weight)) {
+      return check_sums(weight, *pieces, channels, bias, requantize);
+    }
     check(bias.size() == channels, "bias must have {} elements, one per output channel, got {}", channels, bias.size());
-    const int64_t largest = largest_centred_code(input(0).grid);
-    const size_t row = weight.codes.size() / channels;
+    const std::vector<int16_t> weights = sum_weights(weight);
+    const size_t row = weights.size() / channels;
     for (size_t c = 0; c < channels; ++c) {
-      int64_t sum = 0;
-      for (size_t i = 0; i < row; ++i) sum += std::abs(weight.codes[c * row + i] - weight.zero_point);
-      const int64_t bound = largest * sum + std::abs(int64_t{bias[c]});
+      const int64_t bound = sum_bound(std::span(weights).subspan(c * row, row)) + std::abs(int64_t{bias[c]});
       check(bound < int64_t{1} << 31,
             "weight and bias of channel {} must keep the accumulator below 2^31, got up to {}", c, bound);
     }
 
     const auto multipliers = requantize.multipliers.size();
     if (multipliers == 0) {
-      expect_kind("output", output(), ValueKind::accumulator);
-      check(output().scales.size() == channels, "the output's scales must have {} elements, got {}", channels,
-            output().scales.size());
-      check(requantize == Requantize{},
-            "requantize.clamp_min and clamp_max must be 0 and 255 where nothing is requantized, got {} and {}",
-            requantize.clamp_min, requantize.clamp_max);
-      for (const double scale : output().scales) {
-        check(!by_shift() || core::is_power_of_two(scale),
-              "the output's scales must be powers of two under the shift policy, got {}", scale);
-      }
-      return;
+      return check_accumulators(channels, requantize);
     }
     expect_kind("output", output(), ValueKind::codes);
     check(multipliers == 1 || multipliers == channels, "requantize.multipliers must have 1 or {} elements, got {}",
@@ -314,6 +360,62 @@ class NodeValidator {
     for (const Multiplier& m : requantize.multipliers) check_multiplier(m);
     check_clamp(requantize.clamp_min, requantize.clamp_max);
   }
+
+  void check_accumulators(size_t channels, const Requantize& requantize) const {
+    expect_kind("output", output(), ValueKind::accumulator);
+    check(output().scales.size() == channels, "the output's scales must have {} elements, got {}", channels,
+          output().scales.size());
+    check(requantize == Requantize{},
+          "requantize.clamp_min and clamp_max must be 0 and 255 where nothing is requantized, got {} and {}",
+          requantize.clamp_min, requantize.clamp_max);
+    for (const double scale : output().scales) {
+      check(!by_shift() || core::is_power_of_two(scale),
+            "the output's scales must be powers of two under the shift policy, got {}", scale);
+    }
+  }
+
+  void check_sums(const Weight& weight, const PiecewiseEncoding& pieces, size_t channels, std::span<const int32_t> bias,
+                  const Requantize& requantize) const {
+    check(bias.empty() && requantize.multipliers.empty(),
+          "piecewise weights take no bias and no requantize.multipliers, got {} and {}", bias.size(),
+          requantize.multipliers.size());
+    const auto sums = static_cast<size_t>(pieces.sums());
+    const auto expect_size = [&](const char* field, size_t found, size_t wanted) {
+      check(found == wanted, "weight.{} must have {} elements, got {}", field, wanted, found);
+    };
+    expect_size("multipliers", pieces.multipliers.size(), sums * channels);
+    expect_size("constants", pieces.constants.size(), channels);
+    expect_size("shifts", pieces.shifts.size(), channels);
+    const bool to_codes = output().kind == ValueKind::codes;
+    if (to_codes) {
+      check_clamp(requantize.clamp_min, requantize.clamp_max);
+    } else {
+      check_accumulators(channels, requantize);
+    }
+
+    std::vector<__int128> totals(channels);
+    for (size_t c = 0; c < channels; ++c) totals[c] = magnitude(pieces.constants[c]);
+    const size_t row = weight.codes.size() / channels;
+    for (size_t k = 0; k < sums; ++k) {
+      const std::vector<int16_t> weights = sum_weights(weight, static_cast<int32_t>(k));
+      for (size_t c = 0; c < channels; ++c) {
+        const int64_t bound = sum_bound(std::span(weights).subspan(c * row, row));
+        check(bound < int64_t{1} << 31, "weight of channel {} must keep sum {} below 2^31, got up to {}", c, k, bound);
+        const int32_t m = pieces.multipliers[k * channels + c];
+        check(m != INT32_MIN, "|weight.multipliers| must be below 2^31, got {}", m);
+        totals[c] += magnitude(m) * bound;
+      }
+    }
+    for (size_t c = 0; c < channels; ++c) {
+      const int32_t shift = pieces.shifts[c];
+      expect_range("weight.shifts", shift, 0, 62);
+      check(totals[c] < __int128{1} << 62, "weight.multipliers and constants must keep channel {} below 2^62", c);
+      check(to_codes || (totals[c] >> shift) + 1 < __int128{1} << 31,
+            "weight.multipliers and constants must keep the accumulator of channel {} below 2^31", c);
+    }
+  }
+
+  static __int128 magnitude(int64_t x) { return x < 0 ? -__int128{x} : __int128{x}; }
 
   void check_multiplier(const Multiplier& m) const {
     const int64_t magnitude = std::abs(int64_t{m.multiplier});

@@ -32,6 +32,20 @@ void Quantizer::require_ready() const {
 
 void Quantizer::set_ready() { initialized_.fill_(true); }
 
+Tensor on_host(const Tensor& t, at::ScalarType dtype) { return t.detach().to(at::kCPU, dtype).contiguous(); }
+
+LoweredWeight WeightQuantizer::lowered(const QuantizedWeight& weight) const {
+  const Tensor values = on_host(weight.values, at::kFloat);
+  const Tensor scale = on_host(weight.scale, at::kFloat);
+  return {{values, scale},
+          ir::UniformWeight{.shape = values.sizes().vec(),
+                            .values = span_of<float>(values),
+                            .scale = span_of<float>(scale),
+                            .zero_point = weight.zero_point.reshape(-1)[0].to(at::kInt).item<int32_t>(),
+                            .quant_min = static_cast<int32_t>(quant_min()),
+                            .quant_max = static_cast<int32_t>(quant_max())}};
+}
+
 void ActivationQuantizer::start_calibration() {
   calibrating_ = true;
   samples_.clear();

@@ -7,14 +7,25 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "qstep/core/grid.h"
+#include "qstep/ir/real_weight.h"
 
 namespace qstep::methods {
 
 using at::Tensor;
+
+/// A contiguous copy of t on the CPU, where it is not that already.
+Tensor on_host(const Tensor& t, at::ScalarType dtype);
+
+/// The elements of a contiguous tensor on the CPU, of type T.
+template <class T>
+std::span<const T> span_of(const Tensor& t) {
+  return {t.const_data_ptr<T>(), static_cast<size_t>(t.numel())};
+}
 
 /// What weight and activation quantizers share: the code range and whether scales hold values yet.
 class Quantizer : public torch::nn::Module {
@@ -49,12 +60,20 @@ struct QuantizedWeight {
   bool on_grid = true;
 };
 
+/// Weights as ir::Builder takes them; its spans refer to the tensors.
+struct LoweredWeight {
+  std::vector<Tensor> memory;
+  ir::RealWeight description;
+};
+
 class WeightQuantizer : public Quantizer {
  public:
   using Quantizer::Quantizer;
   /// Sets the first scales. weight: [out, ...], finite; throws Error otherwise.
   virtual void initialize(const Tensor& weight) = 0;
   virtual QuantizedWeight forward(const Tensor& weight) = 0;
+  /// What forward() gave, for ir::Builder: a uniform grid, unless a method says otherwise.
+  virtual LoweredWeight lowered(const QuantizedWeight& weight) const;
 };
 
 class ActivationQuantizer : public Quantizer {

@@ -19,14 +19,6 @@ std::array<int64_t, 3> state_of(const Tensor& t) {
 
 QuantizerPtr make_output(const QConfig& config, bool nonnegative) { return config.make_activation(config.act_bits, nonnegative); }
 
-// A contiguous CPU copy of t, for the builder.
-Tensor on_host(const Tensor& t, at::ScalarType dtype) { return t.detach().to(at::kCPU, dtype).contiguous(); }
-
-template <class T>
-std::span<const T> span_of(const Tensor& t) {
-  return {t.data_ptr<T>(), static_cast<size_t>(t.numel())};
-}
-
 }  // namespace
 
 // --- Layer -------------------------------------------------------------------------------------------------------------
@@ -221,20 +213,13 @@ ir::ValueId AffineLayer::lower_affine(const Append& append) {
   const at::NoGradGuard guard;
   const FrozenAffine affine = frozen_affine();
   const QuantizedWeight w = quantized_weight(affine.factor);
-  const Tensor values = on_host(w.values, at::kFloat);
-  const Tensor scale = on_host(w.scale, at::kFloat);
-  const Tensor factor = affine.factor && !fold_ ? on_host(*affine.factor, at::kDouble) : Tensor();
-  const Tensor shift = affine.shift ? on_host(*affine.shift, at::kDouble) : Tensor();
+  const methods::LoweredWeight lowered = weight_quantizer_->lowered(w);
+  const Tensor factor = affine.factor && !fold_ ? methods::on_host(*affine.factor, at::kDouble) : Tensor();
+  const Tensor shift = affine.shift ? methods::on_host(*affine.shift, at::kDouble) : Tensor();
   ir::ChannelAffine channels;
-  if (factor.defined()) channels.factor = span_of<double>(factor);
-  if (shift.defined()) channels.bias = span_of<double>(shift);
-  const ir::AffineWeight description{.shape = values.sizes().vec(),
-                                     .values = span_of<float>(values),
-                                     .scale = span_of<float>(scale),
-                                     .zero_point = w.zero_point.reshape(-1)[0].to(at::kInt).template item<int32_t>(),
-                                     .quant_min = static_cast<int32_t>(weight_quantizer_->quant_min()),
-                                     .quant_max = static_cast<int32_t>(weight_quantizer_->quant_max())};
-  return append(description, channels);
+  if (factor.defined()) channels.factor = methods::span_of<double>(factor);
+  if (shift.defined()) channels.bias = methods::span_of<double>(shift);
+  return append(lowered.description, channels);
 }
 
 // --- Conv2d, Linear ----------------------------------------------------------------------------------------------------
@@ -269,7 +254,7 @@ ir::ValueId Conv2dImpl::lower(ir::Builder& builder, const std::string& name, con
     window.dilation[i] = static_cast<int32_t>(g.dilation[i]);
   }
   for (size_t i = 0; i < 4; ++i) window.padding[i] = static_cast<int32_t>(g.padding[i]);
-  return lower_affine([&](const ir::AffineWeight& weight, const ir::ChannelAffine& channels) {
+  return lower_affine([&](const ir::RealWeight& weight, const ir::ChannelAffine& channels) {
     return builder.conv2d(name, inputs.at(0), window, static_cast<int32_t>(g.groups), weight, channels, target());
   });
 }
@@ -285,7 +270,7 @@ Tensor LinearImpl::on_codes(const Tensor& x, const QuantizedWeight& w, const std
 }
 
 ir::ValueId LinearImpl::lower(ir::Builder& builder, const std::string& name, const std::vector<ir::ValueId>& inputs) {
-  return lower_affine([&](const ir::AffineWeight& weight, const ir::ChannelAffine& channels) {
+  return lower_affine([&](const ir::RealWeight& weight, const ir::ChannelAffine& channels) {
     return builder.linear(name, inputs.at(0), weight, channels, target());
   });
 }

@@ -73,15 +73,15 @@ class WeightQuantizer(Quantizer):
         """Sets the first scales from the weights."""
         raise NotImplementedError
 
-    def lowered(self, weight: QuantizedWeight) -> dict[str, Any]:
-        """The weights as ``_C.Builder.conv2d`` and ``linear`` take them."""
-        return {
-            "weight": weight.values.float().cpu().contiguous().numpy(),
-            "weight_scale": weight.scale.float().cpu().reshape(-1).numpy(),
-            "zero_point": int(weight.zero_point.reshape(-1)[0]),
-            "quant_min": self.quant_min,
-            "quant_max": self.quant_max,
-        }
+    def lowered(self, weight: QuantizedWeight) -> _C.RealWeight:
+        """The weights as ``_C.Builder.conv2d`` and ``linear`` take them: a uniform grid, unless a method says otherwise."""
+        return _C.UniformWeight(
+            weight.values.float().cpu().contiguous().numpy(),
+            weight.scale.float().cpu().reshape(-1).numpy(),
+            zero_point=int(weight.zero_point.reshape(-1)[0]),
+            quant_min=self.quant_min,
+            quant_max=self.quant_max,
+        )
 
 
 class ActivationQuantizer(Quantizer):

@@ -1,6 +1,7 @@
 #include "qstep/kernels/conv2d/conv2d.h"
 
 #include "qstep/engine/nodes/layer.h"
+#include "qstep/ir/weight.h"
 
 namespace qstep::engine {
 namespace {
@@ -8,8 +9,8 @@ namespace {
 class Conv2dNode : public NodeKernel {
  public:
   Conv2dNode(const NodeContext& context, const ir::Conv2d& conv)
-      : is_raw_(conv.requantize.multipliers.empty()),
-        depth_(static_cast<int64_t>(conv.weight.codes.size()) / conv.weight.shape[0]) {
+      : is_raw_(context.output().kind == ir::ValueKind::accumulator),
+        depth_(ir::sum_count(conv.weight) * static_cast<int64_t>(conv.weight.codes.size()) / conv.weight.shape[0]) {
     const core::Grid& grid = context.input(0).grid;
     const std::vector<int16_t> weights = kernel_weights(conv.weight);
     const kernels::Conv2dProblem problem{.in_channels = conv.weight.shape[1] * conv.groups,
@@ -20,7 +21,7 @@ class Conv2dNode : public NodeKernel {
                                          .zero_code = core::zero_code(grid),
                                          .weights = weights,
                                          .bias = conv.bias,
-                                         .requantization = requantization(context, conv.requantize)};
+                                         .requantization = requantization(context, conv.weight, conv.requantize)};
     kernels::validate(problem);
     kernel_ = &kernels::choose_conv2d(problem, context.isa);
     packed_ = kernel_->pack(problem);
@@ -47,7 +48,7 @@ class Conv2dNode : public NodeKernel {
 
  private:
   bool is_raw_;
-  int64_t depth_;
+  int64_t depth_;  // of all sums
   const kernels::Conv2dKernel* kernel_;
   std::unique_ptr<kernels::PackedConv2d> packed_;
 };

@@ -1,29 +1,38 @@
 #include "qstep/engine/nodes/layer.h"
 
+#include "qstep/ir/weight.h"
+
 namespace qstep::engine {
 
 std::vector<int16_t> kernel_weights(const ir::Weight& weight) {
   const int64_t out = weight.shape[0];
   const int64_t in = weight.shape[1];
   const int64_t taps = static_cast<int64_t>(weight.codes.size()) / (out * in);
-  std::vector<int16_t> result(weight.codes.size());
-  for (int64_t o = 0; o < out; ++o) {
-    for (int64_t i = 0; i < in; ++i) {
+  std::vector<int16_t> result;
+  result.reserve(static_cast<size_t>(ir::sum_count(weight)) * weight.codes.size());
+  for (int32_t sum = 0; sum < ir::sum_count(weight); ++sum) {
+    const std::vector<int16_t> weights = ir::sum_weights(weight, sum);
+    for (int64_t o = 0; o < out; ++o) {
       for (int64_t t = 0; t < taps; ++t) {
-        const int16_t code = weight.codes[static_cast<size_t>((o * in + i) * taps + t)];
-        result[static_cast<size_t>((o * taps + t) * in + i)] = static_cast<int16_t>(code - weight.zero_point);
+        for (int64_t i = 0; i < in; ++i) result.push_back(weights[static_cast<size_t>((o * in + i) * taps + t)]);
       }
     }
   }
   return result;
 }
 
-kernels::Requantization requantization(const NodeContext& context, const ir::Requantize& requantize) {
-  return {.policy = context.graph.policy,
-          .multipliers = requantize.multipliers,
-          .zero_point = requantize.multipliers.empty() ? 0 : context.output().grid.zero_point,
-          .clamp_min = requantize.clamp_min,
-          .clamp_max = requantize.clamp_max};
+kernels::Requantization requantization(const NodeContext& context, const ir::Weight& weight,
+                                       const ir::Requantize& requantize) {
+  kernels::Requantization result{
+      .policy = context.graph.policy,
+      .multipliers = requantize.multipliers,
+      .zero_point = context.output().kind == ir::ValueKind::codes ? context.output().grid.zero_point : 0,
+      .clamp_min = requantize.clamp_min,
+      .clamp_max = requantize.clamp_max};
+  if (const ir::PiecewiseEncoding* pieces = ir::piecewise(weight)) {
+    result.combination = {pieces->multipliers, pieces->constants, pieces->shifts};
+  }
+  return result;
 }
 
 kernels::Output output_pointer(const Memory& memory, const View& output, bool is_raw) {

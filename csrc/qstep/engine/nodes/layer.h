@@ -7,12 +7,13 @@
 
 namespace qstep::engine {
 
-/// code - zero_point of each weight, with the taps outermost: [out, kernel_h, kernel_w, in / groups]; a matrix stays as
-/// it is.
+/// What multiplies in each sum of the layer (ir::sum_weights), with the taps outermost: [sums, out, kernel_h, kernel_w,
+/// in / groups]; a matrix stays as it is.
 std::vector<int16_t> kernel_weights(const ir::Weight& weight);
 
-/// Refers to `requantize`.
-kernels::Requantization requantization(const NodeContext& context, const ir::Requantize& requantize);
+/// How the layer's sums become its output. Refers to the arguments.
+kernels::Requantization requantization(const NodeContext& context, const ir::Weight& weight,
+                                       const ir::Requantize& requantize);
 
 /// The output pointer for codes or, without requantization, accumulators.
 kernels::Output output_pointer(const Memory& memory, const View& output, bool is_raw);

@@ -1,4 +1,5 @@
 #include "qstep/engine/nodes/layer.h"
+#include "qstep/ir/weight.h"
 #include "qstep/kernels/gemm/gemm.h"
 
 namespace qstep::engine {
@@ -7,9 +8,10 @@ namespace {
 class LinearNode : public NodeKernel {
  public:
   LinearNode(const NodeContext& context, const ir::Linear& linear)
-      : is_raw_(linear.requantize.multipliers.empty()),
+      : is_raw_(context.output().kind == ir::ValueKind::accumulator),
         depth_(linear.weight.shape[1]),
-        columns_(linear.weight.shape[0]) {
+        columns_(linear.weight.shape[0]),
+        sums_(ir::sum_count(linear.weight)) {
     const core::Grid& grid = context.input(0).grid;
     const std::vector<int16_t> weights = kernel_weights(linear.weight);
     const kernels::GemmProblem problem{.depth = depth_,
@@ -18,7 +20,7 @@ class LinearNode : public NodeKernel {
                                        .zero_code = core::zero_code(grid),
                                        .weights = weights,
                                        .bias = linear.bias,
-                                       .requantization = requantization(context, linear.requantize)};
+                                       .requantization = requantization(context, linear.weight, linear.requantize)};
     kernels::validate(problem, "linear");
     kernel_ = &kernels::choose_gemm(problem, context.isa);
     packed_ = kernel_->pack(problem);
@@ -35,7 +37,7 @@ class LinearNode : public NodeKernel {
     if (!input || !result || !has_contiguous_rows(*input) || !has_contiguous_rows(*result)) return std::nullopt;
     return Step{
         .items = packed_->work_items(rows),
-        .cost = product_cost(rows * columns_ * depth_),
+        .cost = product_cost(rows * columns_ * depth_ * sums_),
         .scratch_bytes = packed_->scratch_bytes(rows),
         .run = [this, rows, input = *input, result = *result](const Memory& memory, Range items, std::byte* scratch) {
           packed_->run({.input = memory.at<const uint8_t>(input),
@@ -53,6 +55,7 @@ class LinearNode : public NodeKernel {
   bool is_raw_;
   int64_t depth_;
   int64_t columns_;
+  int32_t sums_;
   const kernels::GemmKernel* kernel_;
   std::unique_ptr<kernels::PackedGemm> packed_;
 };

@@ -29,9 +29,9 @@ struct Conv2dProblem {
   core::Window window;
   int32_t quant_max = 255;  ///< largest input code, 1..255: kernels rely on it
   int32_t zero_code = 0;    ///< 0..quant_max
-  /// [out_channels][kernel_h][kernel_w][in_channels / groups]: code - zero_point, in [-255, 255]
+  /// [sums][out_channels][kernel_h][kernel_w][in_channels / groups]: integers, any that int16 holds
   std::span<const int16_t> weights;
-  std::span<const int32_t> bias;  ///< [out_channels]
+  std::span<const int32_t> bias;  ///< [out_channels]; with several sums (epilogue/combination.h), none
   Requantization requantization;
 };
 

@@ -5,11 +5,13 @@
 #include "qstep/kernels/depthwise/x86_avx2.h"
 #include "qstep/kernels/gemm/x86_avx2.h"
 #include "qstep/kernels/kernel_table.h"
+#include "qstep/kernels/weight_factor.h"
 
 namespace qstep::kernels {
 namespace {
 
 bool any(const Conv2dProblem&) { return true; }
+bool shifts(const Conv2dProblem& problem) { return are_powers_of_two(problem.weights); }
 
 constexpr Conv2dKernel table[] = {
 #if defined(__x86_64__)
@@ -20,6 +22,7 @@ constexpr Conv2dKernel table[] = {
     {"conv2d_avx2_maddubs16", Isa::avx2, supports_panel_conv2d<avx2::Maddubs16>, pack_panel_conv2d<avx2::Maddubs16>},
     {"conv2d_avx2_madd16", Isa::avx2, supports_panel_conv2d<avx2::Madd16>, pack_panel_conv2d<avx2::Madd16>},
 #endif
+    {"conv2d_reference_shift_add", Isa::reference, shifts, pack_conv2d_shift_add},
     {"conv2d_reference", Isa::reference, any, pack_conv2d_reference},
 };
 

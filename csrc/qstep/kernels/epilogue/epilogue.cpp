@@ -48,10 +48,13 @@ void validate(const Requantization& r, int64_t channels, std::string_view operat
           r.clamp_max);
   require(0 <= r.zero_point && r.zero_point <= 255, "{}: zero_point must be in [0, 255], got {}", operation,
           r.zero_point);
+  require(r.multipliers.empty() || r.combination.empty(), "{}: combined sums take no multipliers of their own, got {}",
+          operation, r.multipliers.size());
+  validate(r.combination, channels, operation);
 }
 
 Epilogue::Epilogue(const Requantization& r, int64_t channels, int64_t accumulator_bound)
-    : policy_(r.policy), zero_point_(r.zero_point), clamp_min_(r.clamp_min), clamp_max_(r.clamp_max) {
+    : policy_(r.policy), zero_point_(r.zero_point), clamp_min_(r.clamp_min), clamp_max_(r.clamp_max), combiner_(r.combination, accumulator_bound) {
   if (r.multipliers.empty()) return;
   const auto multiplier = [&](int64_t channel) {
     return r.multipliers[r.multipliers.size() == 1 ? 0 : static_cast<size_t>(channel)];

@@ -10,6 +10,7 @@
 
 #include "qstep/core/requantize.h"
 #include "qstep/kernels/aligned_vector.h"
+#include "qstep/kernels/epilogue/combination.h"
 #include "qstep/kernels/layout.h"
 
 namespace qstep::kernels {
@@ -20,6 +21,9 @@ struct Requantization {
   int32_t zero_point = 0;                         ///< 0..255
   int32_t clamp_min = 0;                          ///< 0 <= clamp_min <= clamp_max <= 255
   int32_t clamp_max = 255;
+  /// Where a layer has several accumulators per output, instead of multipliers. The output is codes where Output has a
+  /// pointer for them, else accumulators.
+  Combination combination;
 };
 
 /// Throws Error where a parameter is out of range. `operation` begins the message.
@@ -30,7 +34,8 @@ inline constexpr int tile_columns = 16;
 
 /// Accumulators of up to tile_columns neighbouring channels of a few pixels, in cache.
 struct AccumulatorTile {
-  const int32_t* accumulators = nullptr;  ///< [rows][tile_columns]
+  const int32_t* accumulators = nullptr;  ///< [sums][rows][tile_columns]
+  int64_t sum_stride = 0;                 ///< elements from one sum to the next, where there are several
   int rows = 0;
   int64_t first_channel = 0;
   int channels = 0;                      ///< 1..tile_columns
@@ -40,26 +45,30 @@ struct AccumulatorTile {
 /// A Requantization made ready for one layer.
 class Epilogue {
  public:
-  /// accumulator_bound: no |acc| of this layer is larger, proved from its weights.
+  /// accumulator_bound: no |acc| of this layer (with a combination, no |t|) is larger, proved from its weights.
   Epilogue(const Requantization& requantization, int64_t channels, int64_t accumulator_bound);
 
   /// True where the output is the accumulators themselves.
   bool is_raw() const { return multipliers_.empty(); }
 
-  /// The definition, one accumulator at a time.
-  uint8_t code(int32_t accumulator, int64_t channel) const;
+  /// The definition for one output: stores what its accumulators, one or combiner().sums(), become.
+  void store(const int32_t* accumulators, int64_t stride, int64_t channel, const Output& output, int64_t offset) const;
 
   /// Store one tile: requantized codes, or the accumulators where is_raw().
   void store_reference(const AccumulatorTile& tile, const Output& output) const;
   void store_avx2(const AccumulatorTile& tile, const Output& output) const;
 
  private:
+  uint8_t code(int32_t accumulator, int64_t channel) const;
+  uint8_t clamped(int64_t steps) const;
+  void store_combined(const AccumulatorTile& tile, const Output& output) const;
   void store_accumulators(const AccumulatorTile& tile, int32_t* output) const;
 
   core::RequantPolicy policy_;
   int32_t zero_point_;
   int32_t clamp_min_;
   int32_t clamp_max_;
+  Combiner combiner_;
   AlignedVector<core::Multiplier> multipliers_;  // one per channel
   // multiplier / 2^shift where acc times that is exact in a double, so that rounding the product once is the
   // definition; padded to whole tiles. Policy exact only, and empty where the product may need more than 53 bits.

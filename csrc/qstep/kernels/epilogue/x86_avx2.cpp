@@ -1,5 +1,6 @@
 // Policy exact: one multiplication, one rounding in doubles, exact because Epilogue keeps factors only where it is
-// (docs/numerics.md). Policy shift: shifts. Everything else, and that is gemmlowp: the definition.
+// (docs/numerics.md). Policy shift: shifts. Several sums: the same as the first. Everything else, and that is gemmlowp or sums
+// beyond a double: the definition.
 #include "qstep/kernels/x86_avx2.h"
 #include "qstep/kernels/epilogue/epilogue.h"
 #include "qstep/kernels/x86_avx2_shift.h"
@@ -50,6 +51,37 @@ class ByShift {
   avx2::Limits limits_;
 };
 
+/// The sums of a combination: every product, every partial sum and t itself are exact, and rounded once.
+class ByCombination {
+ public:
+  QSTEP_INLINE ByCombination(const Combiner& combiner, const AccumulatorTile& tile, int32_t low, int32_t high)
+      : factors_(combiner.factors() + tile.first_channel),
+        factor_stride_(combiner.factor_stride()),
+        sums_(combiner.sums()),
+        sum_stride_(tile.sum_stride),
+        low_(_mm256_set1_pd(low)),
+        high_(_mm256_set1_pd(high)) {}
+
+  QSTEP_INLINE void round(const int32_t* accumulators, __m128i (&steps)[4]) const {
+    avx2::unroll<4>([&](auto i) QSTEP_INLINE {
+      __m256d t = _mm256_loadu_pd(factors_ + sums_ * factor_stride_ + 4 * i);
+      for (int k = 0; k < sums_; ++k) {
+        const __m256d sum = _mm256_cvtepi32_pd(avx2::load_half(accumulators + k * sum_stride_ + 4 * i));
+        t = _mm256_add_pd(t, _mm256_mul_pd(sum, _mm256_loadu_pd(factors_ + k * factor_stride_ + 4 * i)));
+      }
+      steps[i] = _mm256_cvtpd_epi32(_mm256_min_pd(_mm256_max_pd(t, low_), high_));
+    });
+  }
+
+ private:
+  const double* factors_;
+  int64_t factor_stride_;
+  int sums_;
+  int64_t sum_stride_;
+  __m256d low_;
+  __m256d high_;
+};
+
 template <class Rounding>
 void store_codes(const AccumulatorTile& tile, const Rounding& rounding, int32_t zero_point, uint8_t* output) {
   const __m128i zero_point_16 = _mm_set1_epi16(static_cast<int16_t>(zero_point));
@@ -73,7 +105,10 @@ void store_codes(const AccumulatorTile& tile, const Rounding& rounding, int32_t 
 void Epilogue::store_avx2(const AccumulatorTile& tile, const Output& output) const {
   const int32_t low = clamp_min_ - zero_point_;
   const int32_t high = clamp_max_ - zero_point_;
-  if (is_raw()) {
+  if (!combiner_.empty()) {
+    if (combiner_.factors() == nullptr || output.codes == nullptr) return store_combined(tile, output);
+    store_codes(tile, ByCombination(combiner_, tile, low, high), zero_point_, output.codes);
+  } else if (is_raw()) {
     store_accumulators(tile, output.accumulators);
   } else if (!factors_.empty()) {
     store_codes(tile, ByFactor(factors_.data() + tile.first_channel, low, high), zero_point_, output.codes);

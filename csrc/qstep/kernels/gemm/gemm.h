@@ -3,6 +3,8 @@
 //
 //   acc[m][n] = sum_k (input[m][k] - zero_code) * weights[n][k] + bias[n]
 //   output[m][n] = acc, or its requantized code (epilogue/epilogue.h)
+//
+// Weights that take several sums per output (epilogue/combination.h) have a matrix for each; biases are in the constants.
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -21,9 +23,11 @@ struct GemmProblem {
   int64_t columns = 0;               ///< N
   int32_t quant_max = 255;           ///< largest input code, 1..255: kernels rely on it
   int32_t zero_code = 0;             ///< 0..quant_max
-  std::span<const int16_t> weights;  ///< [columns][depth]: code - zero_point, in [-255, 255]
-  std::span<const int32_t> bias;     ///< [columns]
+  std::span<const int16_t> weights;  ///< [sums][columns][depth]: integers, any that int16 holds
+  std::span<const int32_t> bias;     ///< [columns]; with several sums, none
   Requantization requantization;
+
+  int sums() const { return requantization.combination.sums(); }
 };
 
 struct GemmArguments {
@@ -55,15 +59,18 @@ struct GemmKernel {
 std::span<const GemmKernel> gemm_kernels();
 
 /// Throws Error where the problem is not as described above, or where an int32 accumulator could overflow: for each
-/// column max|input - zero_code| * sum|weight| + |bias| < 2^31 must hold. `operation` begins the message.
+/// column and sum max|input - zero_code| * sum|weight| + |bias| < 2^31 must hold, and with several sums |t| < 2^62.
+/// `operation` begins the message.
 void validate(const GemmProblem& problem, std::string_view operation = "gemm");
 
-/// The largest magnitude that an accumulator of any column can have, proved from the weights.
+/// The largest magnitude that an accumulator of any column (with several sums, their t) can have, proved from the
+/// weights; 2^62 where it would be more.
 int64_t accumulator_bound(const GemmProblem& problem);
 
-/// bias[column] - zero_code * sum of the column's weights, so that acc = sum input * weight + folded_bias. Fits int32
-/// for a valid problem. The sum alone may wrap around 2^32: the wrapped total is right, because acc fits.
-int32_t folded_bias(const GemmProblem& problem, int64_t column);
+/// bias[column] - zero_code * sum of the column's weights in matrix number `sum`, so that acc = sum input * weight +
+/// folded_bias. Fits int32 for a valid problem. The sum alone may wrap around 2^32: the wrapped total is right, because
+/// acc fits.
+int32_t folded_bias(const GemmProblem& problem, int64_t column, int sum = 0);
 
 const GemmKernel& choose_gemm(const GemmProblem& problem, Isa isa = current_isa());
 

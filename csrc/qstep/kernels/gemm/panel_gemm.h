@@ -5,7 +5,8 @@
 // the arithmetic wants, next to each other) and every panel is multiplied with it tile by tile, so that a panel is
 // read once per block and a tile of accumulators goes to the epilogue while it is in the first-level cache. A
 // convolution is the same product with rows that are gathered tap by tap; grouped ones have `groups` independent
-// matrices.
+// matrices. Where a layer has several sums per output, the panels of all of them lie next to each other, and a tile of
+// each is ready when the epilogue combines them.
 //
 // An Arithmetic holds packed panels and multiplies one tile:
 //   using Code            the type that input codes are staged as
@@ -25,6 +26,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
+#include <vector>
 
 #include "qstep/kernels/aligned_vector.h"
 #include "qstep/kernels/epilogue/epilogue.h"
@@ -45,12 +47,14 @@ class PanelGemm {
         group_columns_(problem.columns / groups),
         panels_(ceil_divide(group_columns_, tile_columns)),
         groups_(groups),
-        arithmetic_(problem, groups),
-        bias_(static_cast<size_t>(groups * panels_ * tile_columns), 0),
+        sums_(problem.sums()),
+        arithmetic_(make_arithmetic(problem, groups)),
+        bias_(static_cast<size_t>(groups * panels_ * sums_ * tile_columns), 0),
         epilogue_(problem.requantization, problem.columns, accumulator_bound(problem)) {
     for (int64_t n = 0; n < problem.columns; ++n) {
-      const int64_t group = n / group_columns_;
-      bias_[static_cast<size_t>(group * panels_ * tile_columns + n % group_columns_)] = folded_bias(problem, n);
+      for (int k = 0; k < sums_; ++k) {
+        bias_[static_cast<size_t>(place(n, k, group_columns_, sums_))] = folded_bias(problem, n, k);
+      }
     }
   }
 
@@ -82,8 +86,33 @@ class PanelGemm {
 
  private:
   static constexpr int tile_rows = Arithmetic::tile_rows;
+  static constexpr int tile_size = tile_rows * tile_columns;
   static constexpr int64_t max_block_tiles = 16;
   static constexpr int64_t block_bytes = 64 * 1024;  // leaves room for a panel in a 256 KiB second-level cache
+
+  /// Where column n of sum k lies among all columns of [groups][panels][sums][tile_columns].
+  static int64_t place(int64_t n, int k, int64_t group_columns, int sums) {
+    const int64_t column = n % group_columns;
+    const int64_t panel = n / group_columns * ceil_divide(group_columns, tile_columns) + column / tile_columns;
+    return (panel * sums + k) * tile_columns + column % tile_columns;
+  }
+
+  /// Several sums are one matrix with the columns of all of them in that order, zero where there are none.
+  static Arithmetic make_arithmetic(const GemmProblem& problem, int64_t groups) {
+    if (problem.sums() == 1) return Arithmetic(problem, groups);
+    const int64_t group_columns = problem.columns / groups;
+    GemmProblem all = problem;
+    all.columns = groups * ceil_divide(group_columns, tile_columns) * problem.sums() * tile_columns;
+    std::vector<int16_t> weights(static_cast<size_t>(all.columns * problem.depth), 0);
+    for (int k = 0; k < problem.sums(); ++k) {
+      for (int64_t n = 0; n < problem.columns; ++n) {
+        std::copy_n(problem.weights.begin() + (k * problem.columns + n) * problem.depth, problem.depth,
+                    weights.begin() + place(n, k, group_columns, problem.sums()) * problem.depth);
+      }
+    }
+    all.weights = weights;
+    return Arithmetic(all, groups);
+  }
 
   int64_t stride() const { return ceil_divide(depth_, 32) * 32; }  // of staged rows: whole vectors
 
@@ -110,17 +139,25 @@ class PanelGemm {
     const Code* input = block_input(rows, group, first, count, input_stride, scratch);
     int64_t output_offsets[max_block_tiles * tile_rows];
     rows.output_offsets(first, count, output_offsets);
-    alignas(memory_alignment) int32_t accumulators[tile_rows * tile_columns];
+    alignas(memory_alignment) int32_t accumulators[max_sums * tile_size];
     for (int64_t p = panels.begin; p < panels.end; ++p) {
       const int64_t panel = group * panels_ + p;
       const int channels = static_cast<int>(std::min<int64_t>(tile_columns, group_columns_ - p * tile_columns));
       for (int r = 0; r < count; r += tile_rows) {
         const int tile = std::min(tile_rows, count - r);
-        arithmetic_.multiply(panel, tile, input + r * input_stride, input_stride,
-                             &bias_[static_cast<size_t>(panel * tile_columns)], accumulators);
-        Arithmetic::finish(
-            epilogue_, {accumulators, tile, group * group_columns_ + p * tile_columns, channels, output_offsets + r},
-            output);
+        for (int k = 0; k < sums_; ++k) {
+          arithmetic_.multiply(panel * sums_ + k, tile, input + r * input_stride, input_stride,
+                               &bias_[static_cast<size_t>((panel * sums_ + k) * tile_columns)],
+                               accumulators + k * tile_size);
+        }
+        Arithmetic::finish(epilogue_,
+                           {.accumulators = accumulators,
+                            .sum_stride = tile_size,
+                            .rows = tile,
+                            .first_channel = group * group_columns_ + p * tile_columns,
+                            .channels = channels,
+                            .row_offsets = output_offsets + r},
+                           output);
       }
     }
   }
@@ -147,8 +184,9 @@ class PanelGemm {
   int64_t group_columns_;
   int64_t panels_;  // per group
   int64_t groups_;
+  int sums_;
   Arithmetic arithmetic_;
-  AlignedVector<int32_t> bias_;  // folded; [groups][panels][tile_columns]
+  AlignedVector<int32_t> bias_;  // folded; [groups][panels][sums][tile_columns]
   Epilogue epilogue_;
 };
 

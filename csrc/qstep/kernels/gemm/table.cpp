@@ -3,17 +3,20 @@
 #include "qstep/kernels/gemm/reference.h"
 #include "qstep/kernels/gemm/x86_avx2.h"
 #include "qstep/kernels/kernel_table.h"
+#include "qstep/kernels/weight_factor.h"
 
 namespace qstep::kernels {
 namespace {
 
 bool any(const GemmProblem&) { return true; }
+bool shifts(const GemmProblem& problem) { return are_powers_of_two(problem.weights); }
 
 constexpr GemmKernel table[] = {
 #if defined(__x86_64__)
     {"gemm_avx2_maddubs16", Isa::avx2, avx2::Maddubs16::supports, pack_panel_gemm<avx2::Maddubs16>},
     {"gemm_avx2_madd16", Isa::avx2, avx2::Madd16::supports, pack_panel_gemm<avx2::Madd16>},
 #endif
+    {"gemm_reference_shift_add", Isa::reference, shifts, pack_gemm_shift_add},
     {"gemm_reference", Isa::reference, any, pack_gemm_reference},
 };
 
