@@ -100,11 +100,6 @@ class Reader {
     }
   }
 
-  template <class T>
-  void since(int64_t version, const char* key, T& field) {
-    if (file_.version >= version) (*this)(key, field);
-  }
-
   /// Weights were uniform before there were encodings.
   void encoding(WeightEncoding& encoding) {
     std::string name = encoding_name(UniformEncoding{});

@@ -62,11 +62,6 @@ class Writer {
     }
   }
 
-  template <class T>
-  void since(int64_t, const char* key, const T& field) {
-    (*this)(key, field);
-  }
-
   void encoding(const WeightEncoding& encoding) {
     object_["encoding"] = encoding_name(encoding);
     std::visit([&](const auto& e) { fields(*this, e); }, encoding);
