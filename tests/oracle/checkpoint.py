@@ -22,7 +22,10 @@ Codes = NDArray[np.int64]
 
 @dataclass
 class Node:
-    """`fields` are those of the JSON text; `arrays` the node's tensors, weights as integers code - zero_point."""
+    """`fields` are those of the JSON text; `arrays` the node's tensors, weights as the integers that multiply.
+
+    Piecewise weights are what each weight is worth: in units of 2^-shift of a step of the output.
+    """
 
     name: str
     kind: str
@@ -60,6 +63,9 @@ class Network:
         return np.clip(steps + self.grid(node.name)["zero_point"], limits["clamp_min"], limits["clamp_max"])
 
 
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
 def unpack(data: NDArray[np.uint8], bit_width: int, is_signed: bool, shape: list[int]) -> Codes:
     bits = np.unpackbits(data, bitorder="little")
     count = int(np.prod(shape))
@@ -69,6 +75,67 @@ def unpack(data: NDArray[np.uint8], bit_width: int, is_signed: bool, shape: list
     if is_signed:
         places[-1] = -places[-1]
     return (bits[: count * bit_width].reshape(count, bit_width) @ places).reshape(shape)
+
+
+def power_of_two_level(fields: list[int], bit_width: int) -> int:
+    """Sign and exponent, bit by bit from the lowest: how far the exponent lies below the largest, then the sign."""
+    *below, sign = fields
+    exponent = 2 ** (bit_width - 2) - 1 - sum(bit << i for i, bit in enumerate(below))
+    return (-1 if sign else 1) * 2**exponent
+
+
+def read_powers_of_two(data: NDArray[np.uint8], weight: dict[str, Any]) -> Codes:
+    bits, width = np.unpackbits(data, bitorder="little").tolist(), weight["bit_width"]
+    count, levels = int(np.prod(weight["shape"])), []
+    for _ in range(count):
+        if weight["variable_length"]:
+            code, bits = ([bits[0], *bits[1:width]], bits[width:]) if bits[0] else ([0], bits[1:])
+            is_nonzero, fields = code[0], code[1:]
+        else:
+            *fields, is_nonzero = bits[:width]
+            bits = bits[width:]
+            assert is_nonzero or not any(fields)
+        levels.append(power_of_two_level(fields, width) if is_nonzero else 0)
+    assert len(bits) < 8 and not any(bits)
+    return np.array(levels, np.int64).reshape(weight["shape"])
+
+
+def read_code_book(data: NDArray[np.uint8], weight: dict[str, Any], levels: Codes) -> Codes:
+    index = unpack(data, weight["bit_width"], False, weight["shape"])
+    tables = levels.reshape(-1, weight["entries"])
+    tables = np.broadcast_to(tables, (len(index), weight["entries"]))
+    return np.stack([table[row] for table, row in zip(tables, index, strict=True)])
+
+
+def read_piecewise(data: NDArray[np.uint8], weight: dict[str, Any], multipliers: Codes) -> Codes:
+    regions, bits = weight["regions"], weight["bit_width"]
+    codes = unpack(data, bits + (regions - 1).bit_length(), False, weight["shape"])
+    region, rest = np.divmod(codes, 2**bits)
+    assert region.max() < regions
+    negative, magnitude = np.divmod(rest, 2 ** (bits - 1))
+    assert not ((region == 0) & (negative == 1) & (magnitude == 0)).any()
+    sums = 2 * regions - 1 + weight["has_constant"]
+    per_sum = multipliers.reshape(sums, -1, *[1] * (codes.ndim - 1))
+    steps, starts = per_sum[:regions], np.concatenate([np.zeros_like(per_sum[:1]), per_sum[regions : 2 * regions - 1]])
+    worth = sum((region == r) * (starts[r] + steps[r] * magnitude) for r in range(regions))
+    return np.where(negative == 1, -worth, worth) + (per_sum[-1] if weight["has_constant"] else 0)
+
+
+def read_weight(node: Node) -> Codes:
+    weight, data = node.fields["weight"], node.arrays["weight"].astype(np.uint8)
+    match weight["encoding"]:
+        case "uniform":
+            return unpack(data, weight["bit_width"], weight["is_signed"], weight["shape"]) - weight["zero_point"]
+        case "power_of_two":
+            return read_powers_of_two(data, weight)
+        case "code_book":
+            return read_code_book(data, weight, node.arrays["levels"])
+        case encoding:
+            assert encoding == "piecewise"
+            return read_piecewise(data, weight, node.arrays["multiplier"])
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
 
 
 def load(path: Path) -> Network:
@@ -84,13 +151,11 @@ def load(path: Path) -> Network:
     for entry in graph["nodes"]:
         fields = {key: value for key, value in entry.items() if key not in ("name", "kind", "inputs")}
         node = Node(entry["name"], entry["kind"], entry["inputs"], fields)
-        for part in ("weight", "bias", "multiplier", "shift", "table"):
+        for part in ("weight", "levels", "bias", "multiplier", "constant", "shift", "table"):
             if f"{node.name}.{part}" in tensors:
                 node.arrays[part] = tensors.pop(f"{node.name}.{part}").astype(np.int64)
-        if weight := fields.get("weight"):
-            packed = node.arrays["weight"].astype(np.uint8)
-            codes = unpack(packed, weight["bit_width"], weight["is_signed"], weight["shape"])
-            node.arrays["weight"] = codes - weight["zero_point"]
+        if "weight" in fields:
+            node.arrays["weight"] = read_weight(node)
         nodes.append(node)
     values = {value["name"]: value for value in graph["values"]}
     scales = {name: tensors.pop(f"{name}.scales") for name, value in values.items() if value["kind"] == "accumulator"}
@@ -170,6 +235,11 @@ def dequantize(network: Network, node: Node, x: Codes) -> NDArray[np.float32]:
 
 
 def finished(network: Network, node: Node, sums: Codes, per_channel: tuple[int, ...]) -> Codes:
+    if node.fields["weight"]["encoding"] == "piecewise":
+        constant, shift = (node.arrays[part].reshape(per_channel) for part in ("constant", "shift"))
+        assert np.abs(sums + constant).max(initial=0) < 2**59
+        steps = divide_half_even(sums + constant, power_of_two(shift))
+        return steps if node.name in network.scales else network.clamped(node, steps)
     accumulator = sums + node.arrays["bias"].reshape(per_channel)
     assert np.abs(accumulator).max(initial=0) < 2**31
     if node.fields["requantize"] is None:

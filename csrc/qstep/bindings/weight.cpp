@@ -17,6 +17,8 @@ namespace {
 
 std::vector<int64_t> shape_of(const py::array& array) { return {array.shape(), array.shape() + array.ndim()}; }
 
+std::string shape_text(const py::array& array) { return py::str(array.attr("shape")).cast<std::string>(); }
+
 template <class T>
 std::vector<T> copy(const Array<T>& array) {
   return {array.data(), array.data() + array.size()};
@@ -56,8 +58,7 @@ OwnedCodeBookWeight make_code_book(const Array<float>& values, const Array<float
 OwnedPiecewiseWeight make_piecewise(int32_t bit_width, const py::array& region, const py::array& magnitude, const py::array& negative,
                                     const Array<double>& step, const Array<double>& start, const std::optional<Array<double>>& constant) {
   require(step.ndim() == 2 && start.ndim() == 2 && shape_of(step) == shape_of(start),
-          "PiecewiseWeight: step and start must both be [regions, 1] or [regions, out], got [{}] and [{}]", fmt::join(shape_of(step), ", "),
-          fmt::join(shape_of(start), ", "));
+          "PiecewiseWeight: step and start must both be [regions, 1] or [regions, out], got {} and {}", shape_text(step), shape_text(start));
   return {shape_of(magnitude),
           bit_width,
           static_cast<int32_t>(step.shape(0)),
