@@ -170,6 +170,100 @@ TEST(Validate, NamesTheLayersField) {
   });
 }
 
+// The convolution of the sample with weights of another encoding; `change` breaks one thing in it.
+std::function<void(Graph&)> encoded(WeightEncoding encoding, int32_t bit_width, int16_t code,
+                                    std::function<void(Graph&, Conv2d&)> change) {
+  return [=](Graph& graph) {
+    Conv2d& conv = operation<Conv2d>(graph, "conv2d");
+    conv.weight.encoding = encoding;
+    conv.weight.bit_width = bit_width;
+    std::fill(conv.weight.codes.begin(), conv.weight.codes.end(), code);
+    if (std::holds_alternative<PiecewiseEncoding>(encoding)) {
+      conv.bias.clear();
+      conv.requantize.multipliers.clear();
+    }
+    EXPECT_NO_THROW(validate(graph));
+    change(graph, conv);
+  };
+}
+
+std::function<void(Graph&)> power(std::function<void(Weight&)> change) {
+  return encoded(PowerOfTwoEncoding{}, 4, -8, [=](Graph&, Conv2d& c) { change(c.weight); });
+}
+
+std::function<void(Graph&)> book(std::function<void(Weight&, CodeBookEncoding&)> change) {
+  return encoded(CodeBookEncoding{3, {-5, 0, 300}}, 2, 300,
+                 [=](Graph&, Conv2d& c) { change(c.weight, std::get<CodeBookEncoding>(c.weight.encoding)); });
+}
+
+// Two regions of 3 bits and constants: four sums.
+std::function<void(Graph&)> pieces(std::function<void(Graph&, Conv2d&, PiecewiseEncoding&)> change) {
+  const PiecewiseEncoding encoding{.has_constant = true,
+                                   .multipliers = std::vector<int32_t>(16, 1 << 20),
+                                   .constants = std::vector<int64_t>(4, -7),
+                                   .shifts = std::vector<int8_t>(4, 30)};
+  return encoded(encoding, 3, 0b1'1'11,
+                 [=](Graph& g, Conv2d& c) { change(g, c, std::get<PiecewiseEncoding>(c.weight.encoding)); });
+}
+
+TEST(Validate, NamesTheEncodingsField) {
+  using P = PiecewiseEncoding;
+  expect_each_named({
+      {"weight.bit_width must be in [2, 5]", "'conv2d'", power([](Weight& w) { w.bit_width = 6; })},
+      {"power of two up to +-8, got 16", "'conv2d'", power([](Weight& w) { w.codes[3] = 16; })},
+      {"power of two up to +-8, got -3", "'conv2d'", power([](Weight& w) { w.codes[3] = -3; })},
+      {"power of two up to +-2, got -8", "'conv2d'", power([](Weight& w) { w.bit_width = 3; })},
+      {"weight.bit_width must be in [1, 8]", "'conv2d'", book([](Weight& w, auto&) { w.bit_width = 9; })},
+      {"weight.entries must be in [2, 4]", "'conv2d'", book([](Weight&, auto& b) { b.entries = 5; })},
+      {"weight.entries must be in [2, 4]", "'conv2d'", book([](Weight&, auto& b) { b.entries = 0; })},
+      {"1 or 4 tables of 3", "'conv2d'", book([](Weight&, auto& b) { b.levels.push_back(400); })},
+      {"1 or 4 tables of 3", "'conv2d'", book([](Weight&, auto& b) { b.levels.clear(); })},
+      {"must ascend", "'conv2d'", book([](Weight&, auto& b) { b.levels[1] = -5; })},
+      {"channel 2 must be in its table, got 1", "'conv2d'", book([](Weight& w, auto&) { w.codes[60] = 1; })},
+      {"weight.bit_width must be in [2, 8]", "'conv2d'", pieces([](Graph&, Conv2d& c, P&) { c.weight.bit_width = 1; })},
+      {"weight.regions must be in [2, 4]", "'conv2d'", pieces([](Graph&, Conv2d&, P& p) { p.regions = 1; })},
+      {"weight.codes must be in [0, 15]", "'conv2d'", pieces([](Graph&, Conv2d& c, P&) { c.weight.codes[0] = 16; })},
+      {"must not be 4: a zero of region 0 has no sign", "'conv2d'",
+       pieces([](Graph&, Conv2d& c, P&) { c.weight.codes[0] = 4; })},
+      {"need the policy exact", "'conv2d'", pieces([](Graph& g, Conv2d&, P&) { g.policy = RequantPolicy::gemmlowp; })},
+      {"take no bias", "'conv2d'", pieces([](Graph&, Conv2d& c, P&) { c.bias.assign(4, 0); })},
+      {"no requantize.multipliers", "'conv2d'",
+       pieces([](Graph&, Conv2d& c, P&) { c.requantize.multipliers.resize(1); })},
+      {"weight.multipliers must have 16", "'conv2d'", pieces([](Graph&, Conv2d&, P& p) { p.multipliers.pop_back(); })},
+      {"weight.multipliers must have 12", "'conv2d'", pieces([](Graph&, Conv2d&, P& p) { p.has_constant = false; })},
+      {"weight.constants must have 4", "'conv2d'", pieces([](Graph&, Conv2d&, P& p) { p.constants.clear(); })},
+      {"weight.shifts must have 4", "'conv2d'", pieces([](Graph&, Conv2d&, P& p) { p.shifts.push_back(0); })},
+      {"weight.shifts must be in [0, 62]", "'conv2d'", pieces([](Graph&, Conv2d&, P& p) { p.shifts[1] = 63; })},
+      {"weight.shifts must be in [0, 62]", "'conv2d'", pieces([](Graph&, Conv2d&, P& p) { p.shifts[1] = -1; })},
+      {"multipliers| must be below 2^31", "'conv2d'", pieces([](Graph&, Conv2d&, P& p) { p.multipliers[5] = INT32_MIN; })},
+      {"channel 1 below 2^62", "'conv2d'",
+       pieces([](Graph&, Conv2d&, P& p) { p.constants[1] = -(int64_t{1} << 62); })},
+      {"clamp_max must be in [0, 15]", "'conv2d'", pieces([](Graph&, Conv2d& c, P&) { c.requantize.clamp_max = 16; })},
+  });
+}
+
+TEST(Validate, ProvesThatPiecewiseAccumulatorsFit) {
+  Graph graph = sample_graph();
+  Linear& linear = operation<Linear>(graph, "linear");
+  linear.bias.clear();
+  linear.weight.bit_width = 3;
+  std::fill(linear.weight.codes.begin(), linear.weight.codes.end(), int16_t{0b1'1'11});
+  PiecewiseEncoding encoding{.multipliers = std::vector<int32_t>(15, 0),
+                             .constants = std::vector<int64_t>(5, 0),
+                             .shifts = std::vector<int8_t>(5, 0)};
+  // Channel 0: 64 weights, sums up to 64 * 3 * 12 = 2304 and 768; the result is below 2^31 with the rounding.
+  encoding.multipliers[5] = 900000;  // of the magnitudes of region 1
+  encoding.constants[0] = INT32_MAX - 1 - int64_t{2304} * 900000;
+  linear.weight.encoding = encoding;
+  EXPECT_NO_THROW(validate(graph));
+  encoding.constants[0] += 1;
+  linear.weight.encoding = encoding;
+  expect_error([&] { validate(graph); }, "'linear'", "accumulator of channel 0 below 2^31");
+  encoding.shifts[0] = 1;
+  linear.weight.encoding = encoding;
+  EXPECT_NO_THROW(validate(graph));
+}
+
 // 127 * 15 * 2^20 exceeds int32 by far; the bound is on the real weights, so smaller weights of the same shape pass.
 TEST(Validate, ProvesThatNoAccumulatorOverflows) {
   Graph graph = sample_graph();

@@ -219,12 +219,8 @@ def test_rounding_of_a_layer() -> None:
     target = _C.Target(
         _C.Grid(scale=16.0, zero_point=0, offset=0.0, quant_min=-127, quant_max=127), -math.inf, math.inf
     )
-    unit = np.ones(1, dtype=np.float32)
-    builder.output(
-        builder.linear(
-            "fc", source, weight=weights, weight_scale=unit, zero_point=0, quant_min=-127, quant_max=127, target=target
-        )
-    )
+    weight = _C.UniformWeight(weights, np.ones(1), quant_min=-127, quant_max=127)
+    builder.output(builder.linear("fc", source, weight=weight, target=target))
     x = np.arange(0, 255, dtype=np.uint8).reshape(-1, 1)
     (codes,) = _C.IntegerNetwork(builder.finish()).run([x])
     ties = 0
