@@ -152,7 +152,8 @@ TEST(StoredWeights, CodeBooks) {
   const Weight shared = row(3, CodeBookEncoding{5, {-300, -1, 0, 7, 900}}, {900, 0, -300, 7});
   EXPECT_EQ(store_codes(shared), (Bytes{0b00'010'100, 0b0000'0110}));
   EXPECT_EQ(stored_bytes(shared), 2 + 5 * 2);
-  const Weight many{.shape = {2, 2}, .bit_width = 1, .encoding = CodeBookEncoding{2, {-1, 1, 0, 5}}, .codes = {1, -1, 5, 5}};
+  const Weight many{
+      .shape = {2, 2}, .bit_width = 1, .encoding = CodeBookEncoding{2, {-1, 1, 0, 5}}, .codes = {1, -1, 5, 5}};
   EXPECT_EQ(store_codes(many), (Bytes{0b1101}));
 }
 
@@ -165,8 +166,8 @@ TEST(StoredWeights, Piecewise) {
 TEST(StoredWeights, ComeBackOrAreRefused) {
   const auto refuses = [](const Weight& like, const Bytes& stream, const char* reason) {
     Weight weight = like;
-    expect_error([&] { restore_codes(stream, static_cast<int64_t>(like.codes.size()), weight, "weight"); }, "weight: ",
-                 reason);
+    expect_error([&] { restore_codes(stream, static_cast<int64_t>(like.codes.size()), weight, "weight"); },
+                 "weight: ", reason);
   };
   const Weight fixed = row(4, PowerOfTwoEncoding{}, {0, 8, -8});
   const Weight variable = row(4, PowerOfTwoEncoding{.variable_length = true}, {0, 8, -8});  // 9 bits

@@ -131,7 +131,8 @@ class Evaluator {
   template <class Layer>
   Wide start(const Layer& layer, int64_t channel) const {
     const auto* pieces = std::get_if<PiecewiseEncoding>(&layer.weight.encoding);
-    return pieces != nullptr ? pieces->constants[static_cast<size_t>(channel)] : layer.bias[static_cast<size_t>(channel)];
+    return pieces != nullptr ? pieces->constants[static_cast<size_t>(channel)]
+                             : layer.bias[static_cast<size_t>(channel)];
   }
 
   template <class Layer>

@@ -229,8 +229,8 @@ class Reader {
     expect("entries", book->entries, 2, int64_t{1} << weight.bit_width);
     const auto tables = static_cast<int64_t>(book->levels.size()) / book->entries;
     const int64_t channels = weight.shape.empty() ? 0 : weight.shape[0];
-    require(tables * book->entries == static_cast<int64_t>(book->levels.size()) &&
-                tables >= 1 && (tables == 1 || tables == channels),
+    require(tables * book->entries == static_cast<int64_t>(book->levels.size()) && tables >= 1 &&
+                (tables == 1 || tables == channels),
             "checkpoint: tensor '{}.levels': must be 1 or {} tables of {}, got {} elements", name_, channels,
             book->entries, book->levels.size());
   }

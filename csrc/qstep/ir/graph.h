@@ -58,7 +58,8 @@ struct UniformEncoding {
 
 /// Levels 0 and +-2^j, 0 <= j < 2^(bit_width - 2) (INQ), bit_width 2..5.
 struct PowerOfTwoEncoding {
-  bool variable_length = false;  ///< as stored: a zero takes 1 bit and any other weight bit_width, or all take bit_width
+  bool variable_length =
+      false;  ///< as stored: a zero takes 1 bit and any other weight bit_width, or all take bit_width
   friend bool operator==(const PowerOfTwoEncoding&, const PowerOfTwoEncoding&) = default;
 };
 
@@ -91,8 +92,8 @@ using WeightEncoding = std::variant<UniformEncoding, PowerOfTwoEncoding, CodeBoo
 
 /// Integer weights. What their codes stand for is the encoding's; ir/weight.h takes them apart.
 struct Weight {
-  Shape shape;              ///< [out, in / groups, kernel_h, kernel_w] or [out, in]
-  int32_t bit_width = 8;    ///< as the encoding says; 2..8 where it does not
+  Shape shape;            ///< [out, in / groups, kernel_h, kernel_w] or [out, in]
+  int32_t bit_width = 8;  ///< as the encoding says; 2..8 where it does not
   WeightEncoding encoding;
   std::vector<int16_t> codes;  ///< row-major, one per weight. uniform: codes. power_of_two, code_book: levels.
                                ///< piecewise: region << bit_width | negative << (bit_width - 1) | magnitude

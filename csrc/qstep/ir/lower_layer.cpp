@@ -39,7 +39,8 @@ std::vector<double> per_channel(const std::string& name, std::span<const float> 
   std::vector<double> result(channels);
   for (size_t c = 0; c < channels; ++c) {
     const float s = scale[scale.size() == 1 ? 0 : c];
-    require(std::isfinite(s) && s > 0, "{}: weight scale of channel {} must be finite and positive, got {}", name, c, s);
+    require(std::isfinite(s) && s > 0, "{}: weight scale of channel {} must be finite and positive, got {}", name, c,
+            s);
     result[c] = static_cast<double>(s);
   }
   return result;
@@ -79,8 +80,8 @@ Levels to_levels(const std::string& name, const UniformWeight& real) {
 Levels to_levels(const std::string& name, const PowerOfTwoWeight& real) {
   require(real.bit_width >= 2 && real.bit_width <= 5, "{}: bit_width of power-of-two weights must be in [2, 5], got {}",
           name, real.bit_width);
-  require(real.max_exponent >= -126 && real.max_exponent <= 127, "{}: max_exponent must be in [-126, 127], got {}", name,
-          real.max_exponent);
+  require(real.max_exponent >= -126 && real.max_exponent <= 127, "{}: max_exponent must be in [-126, 127], got {}",
+          name, real.max_exponent);
   const int32_t largest = largest_exponent(real.bit_width);
   const int32_t smallest_power = real.max_exponent - largest;  // n_2
   const auto nearest = [largest](size_t, double level) {
@@ -91,10 +92,9 @@ Levels to_levels(const std::string& name, const PowerOfTwoWeight& real) {
     }
     return best;
   };
-  Levels result{
-      .weight = empty_weight(name, real, real.bit_width, PowerOfTwoEncoding{real.variable_length}),
-      .scale = std::vector<double>(static_cast<size_t>(real.shape[0]), std::ldexp(1.0, smallest_power)),
-      .nearest = nearest};
+  Levels result{.weight = empty_weight(name, real, real.bit_width, PowerOfTwoEncoding{real.variable_length}),
+                .scale = std::vector<double>(static_cast<size_t>(real.shape[0]), std::ldexp(1.0, smallest_power)),
+                .nearest = nearest};
   const size_t row = real.values.size() / result.scale.size();
   for (size_t i = 0; i < real.values.size(); ++i) {
     const double level = std::ldexp(static_cast<double>(real.values[i]), -smallest_power);
@@ -130,9 +130,8 @@ Levels to_levels(const std::string& name, const CodeBookWeight& real) {
     const std::vector<int16_t> t = table(channel);
     require(std::binary_search(t.begin(), t.end(), int16_t{0}),
             "{}: batch norm switches channel {} off, which takes a level 0 in its table", name, channel);
-    return static_cast<double>(*std::min_element(t.begin(), t.end(), [level](int16_t a, int16_t b) {
-      return std::fabs(a - level) < std::fabs(b - level);
-    }));
+    return static_cast<double>(*std::min_element(
+        t.begin(), t.end(), [level](int16_t a, int16_t b) { return std::fabs(a - level) < std::fabs(b - level); }));
   };
   Levels result{.weight = empty_weight(name, real, bits_to_count(static_cast<int64_t>(entries)),
                                        CodeBookEncoding{static_cast<int32_t>(entries), levels}),
@@ -144,8 +143,10 @@ Levels to_levels(const std::string& name, const CodeBookWeight& real) {
     for (size_t i = 0; i < row; ++i) {
       const float value = real.values[c * row + i];
       const float level = core::round_half_even(value / static_cast<float>(result.scale[c]));
-      const bool found = std::fabs(level) <= INT16_MAX && std::binary_search(t.begin(), t.end(), static_cast<int16_t>(level));
-      require(found, "{}: weight {} of channel {} is {}, off its table: there is no level {}", name, i, c, value, level);
+      const bool found =
+          std::fabs(level) <= INT16_MAX && std::binary_search(t.begin(), t.end(), static_cast<int16_t>(level));
+      require(found, "{}: weight {} of channel {} is {}, off its table: there is no level {}", name, i, c, value,
+              level);
       result.weight.codes[c * row + i] = static_cast<int16_t>(level);
     }
   }
@@ -216,10 +217,11 @@ class LayerLowering {
     require(std::isfinite(unit) && std::isfinite(bias), "{}: channel {} has a scale or bias that is not finite", name_,
             c);
     if (unit == 0 || std::fabs(bias / unit) >= largest_bias) {
-      require(policy_ != RequantPolicy::shift,
-              "{}: under the shift policy the bias must be below 2^28 steps of the accumulator, got {} of {} in channel "
-              "{}: did training diverge?",
-              name_, bias, unit, c);
+      require(
+          policy_ != RequantPolicy::shift,
+          "{}: under the shift policy the bias must be below 2^28 steps of the accumulator, got {} of {} in channel "
+          "{}: did training diverge?",
+          name_, bias, unit, c);
       // A dead channel (batch norm's gamma near 0) would overflow the bias: count in coarser units, and the weights
       // with them.
       const double coarser = std::copysign(bias == 0 ? layer_scale : std::fabs(bias) / largest_bias, unit);
@@ -298,8 +300,8 @@ class Regions {
     check("start", real.start);
     for (size_t c = 0; c < channels_; ++c)
       require(start(0, c) == 0, "{}: start of region 0 must be 0, got {} in channel {}", name, start(0, c), c);
-    require(real.constant.empty() || real.constant.size() == channels_, "{}: constant must have {} values, got {}", name,
-            channels_, real.constant.size());
+    require(real.constant.empty() || real.constant.size() == channels_, "{}: constant must have {} values, got {}",
+            name, channels_, real.constant.size());
     for (const double v : real.constant) require(std::isfinite(v), "{}: constant must be finite, got {}", name, v);
   }
 
@@ -332,8 +334,8 @@ LayerConstants LayerLowering::lower(const PiecewiseWeight& real) {
   encoding.multipliers.resize(sums * channels);
   encoding.constants.resize(channels);
   encoding.shifts.resize(channels);
-  const auto largest_code = static_cast<double>(
-      std::max(core::zero_code(input_), input_.quant_max - core::zero_code(input_)));
+  const auto largest_code =
+      static_cast<double>(std::max(core::zero_code(input_), input_.quant_max - core::zero_code(input_)));
 
   for (size_t c = 0; c < channels; ++c) {
     // What one unit of each sum is worth, and the largest magnitude of each sum.
@@ -359,7 +361,8 @@ LayerConstants LayerLowering::lower(const PiecewiseWeight& real) {
       const double magnitude = regions.start(r, c) + regions.step(r, c) * code.magnitude;
       weight_sum += code.negative ? -magnitude : magnitude;
     }
-    double constant = affine.bias + affine.factor * (core::residual(input_) * weight_sum) - static_cast<double>(grid_.offset);
+    double constant =
+        affine.bias + affine.factor * (core::residual(input_) * weight_sum) - static_cast<double>(grid_.offset);
 
     // In steps of the output's grid; without one, in a power of two so that no result reaches 2^30.
     const auto total = [&] {
@@ -380,8 +383,8 @@ LayerConstants LayerLowering::lower(const PiecewiseWeight& real) {
     // Multipliers of up to 30 bits where t still fits a double; of 24 bits or more where it fits 62.
     const int in_double = double_bits - 1 - exponent_of(total());
     const int in_integer = integer_bits - 1 - exponent_of(total());
-    const int shift = std::min({62, 30 - exponent_of(largest),
-                                std::max(in_double, std::min(in_integer, 24 - exponent_of(largest)))});
+    const int shift =
+        std::min({62, 30 - exponent_of(largest), std::max(in_double, std::min(in_integer, 24 - exponent_of(largest)))});
     require(shift >= 0, "{}: channel {} reaches {} steps of its output: did training diverge?", name_, c, total());
     for (size_t k = 0; k < sums; ++k) {
       encoding.multipliers[k * channels + c] = static_cast<int32_t>(core::round_half_even(std::ldexp(worth[k], shift)));

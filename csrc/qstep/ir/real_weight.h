@@ -22,9 +22,10 @@ struct UniformWeight {
 struct PowerOfTwoWeight {
   std::vector<int64_t> shape;
   std::span<const float> values;
-  int32_t bit_width = 5;         ///< 2..5
-  int32_t max_exponent = 0;      ///< -126..127
-  bool variable_length = false;  ///< how the checkpoint stores them: 1 bit for a zero and bit_width for others, or bit_width for all
+  int32_t bit_width = 5;     ///< 2..5
+  int32_t max_exponent = 0;  ///< -126..127
+  bool variable_length =
+      false;  ///< how the checkpoint stores them: 1 bit for a zero and bit_width for others, or bit_width for all
 };
 
 /// Weights of arbitrary integer levels: real = scale[c] * level.

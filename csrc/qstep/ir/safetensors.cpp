@@ -22,8 +22,7 @@ struct DtypeInfo {
   const char* name;
   int64_t bytes;
 };
-constexpr std::array<DtypeInfo, 6> dtypes = {
-    {{"U8", 1}, {"I8", 1}, {"I16", 2}, {"I32", 4}, {"I64", 8}, {"F64", 8}}};
+constexpr std::array<DtypeInfo, 6> dtypes = {{{"U8", 1}, {"I8", 1}, {"I16", 2}, {"I32", 4}, {"I64", 8}, {"F64", 8}}};
 
 int64_t dtype_bytes(Dtype dtype) { return dtypes[static_cast<size_t>(dtype)].bytes; }
 

@@ -156,8 +156,8 @@ class BlockedDepthwise final : public PackedConv2d {
   core::Window window_;
   int64_t padded_channels_;
   std::vector<Arithmetic> arithmetics_;  // one for each sum
-  AlignedVector<int32_t> bias_;        // folded, padded to a block; [sums][padded_channels_]
-  AlignedVector<uint8_t> zero_pixel_;  // padded to a block
+  AlignedVector<int32_t> bias_;          // folded, padded to a block; [sums][padded_channels_]
+  AlignedVector<uint8_t> zero_pixel_;    // padded to a block
   Epilogue epilogue_;
 };
 

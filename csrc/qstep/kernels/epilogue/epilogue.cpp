@@ -54,7 +54,11 @@ void validate(const Requantization& r, int64_t channels, std::string_view operat
 }
 
 Epilogue::Epilogue(const Requantization& r, int64_t channels, int64_t accumulator_bound)
-    : policy_(r.policy), zero_point_(r.zero_point), clamp_min_(r.clamp_min), clamp_max_(r.clamp_max), combiner_(r.combination, accumulator_bound) {
+    : policy_(r.policy),
+      zero_point_(r.zero_point),
+      clamp_min_(r.clamp_min),
+      clamp_max_(r.clamp_max),
+      combiner_(r.combination, accumulator_bound) {
   if (r.multipliers.empty()) return;
   const auto multiplier = [&](int64_t channel) {
     return r.multipliers[r.multipliers.size() == 1 ? 0 : static_cast<size_t>(channel)];
