@@ -32,6 +32,8 @@ import qstep
 
 BATCH = 128
 WEIGHT_DECAY = {2: 0.25e-4, 3: 0.5e-4}  # LSQ: fewer bits need less of it
+CALIBRATION_BATCHES = 16
+FLOAT_BITS = 32  # --act-bits of INQ as its paper has it
 CODES_COMPARED = 256  # test pictures whose codes are compared in every layer; logits are compared on all
 
 
@@ -40,13 +42,15 @@ class Method:
     """How a method is configured and trained.
 
     ``config`` makes the QConfig from widths and options; ``None`` trains in float. Every method has the same budget: SGD with Nesterov
-    momentum, cosine from ``learning_rate`` to 0, no weight decay on anything but weights.
+    momentum, cosine from ``learning_rate`` to 0, no weight decay on anything but weights (and PACT's clipping levels).
     """
 
     config: Callable[..., qstep.QConfig] | None
     options: Mapping[str, Any] = field(default_factory=dict)
     learning_rate: float = 0.01
     clip: float | None = None  # of the gradient's norm
+    incremental: bool = False  # INQ: weights are frozen step by step
+    epochs: int = 4  # 0: post-training quantization
 
 
 METHODS: dict[str, Method] = {
@@ -54,6 +58,7 @@ METHODS: dict[str, Method] = {
     "iao": Method(qstep.QConfig.iao, {"per_channel": True}),
     "lsq": Method(qstep.QConfig.lsq, {"per_channel": True}),
     "lsq_plus": Method(qstep.QConfig.lsq_plus, {"per_channel": True}),
+    "pact": Method(qstep.QConfig.pact),
 }
 
 
@@ -76,26 +81,23 @@ def build(arguments: argparse.Namespace, train: Images) -> nn.Module:
     options = {**method.options, **arguments.option}
     if narrow:
         options.setdefault("overrides", stream_widths(8))
-    config = method.config(arguments.weight_bits, arguments.act_bits, **options)
-    example = torch.zeros(2, 3, 32, 32)
-    model = qstep.prepare(model, config, example_inputs=(example,))
-    qstep.calibrate(model, shuffled_batches(train, BATCH, arguments.seed, 0), batches=16, progress=False)
+    act_bits = None if arguments.act_bits == FLOAT_BITS else arguments.act_bits
+    config = method.config(arguments.weight_bits, act_bits, **options)
+    loader = shuffled_batches(train, BATCH, arguments.seed, 0)
+    if arguments.epochs == 0:
+        return qstep.quantize_post_training(model, config, loader, batches=CALIBRATION_BATCHES, progress=False)
+    model = qstep.prepare(model, config, example_inputs=(torch.zeros(2, 3, 32, 32),))
+    qstep.calibrate(model, loader, batches=CALIBRATION_BATCHES, progress=False)
     return model
-
-
-def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weight decay on the weights of convolutions and of the linear layer only: not on scales, offsets or batch norm."""
-    weights = [p for p in model.parameters() if p.dim() > 1]
-    others = [p for p in model.parameters() if p.dim() <= 1]
-    return [{"params": weights, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
 
 
 @dataclass
 class Training:
     """Model, optimizer and position; all that a run needs to go on is in its state.
 
-    Training has phases of equal length, each with a cosine from ``rate`` to 0. Only INQ has more than one: before each but the first, its
-    schedule freezes a share of the weights.
+    An INQ schedule of n steps divides training into n phases of equal length, each with a cosine from ``rate`` to 0. The first phase is
+    free: the pictures differ from those of the checkpoint, and frozen weights cannot adapt any more. Each later phase begins with a step
+    of the schedule, and the last step, which freezes the rest, comes at the end.
     """
 
     model: nn.Module
@@ -103,8 +105,7 @@ class Training:
     settings: Mapping[str, Any]
     rate: float
     clip: float | None = None  # of the gradient's norm
-    phases: int = 1
-    before_phase: Callable[[], None] | None = None
+    schedule: qstep.optim.InqSchedule | None = None
     epoch: int = 0
 
     def resume(self, path: Path) -> None:
@@ -113,6 +114,8 @@ class Training:
             raise ValueError(f"{path} belongs to a run with other settings: {state['settings']}, not {self.settings}")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
         self.epoch = state["epoch"]
 
     def save(self, path: Path) -> None:
@@ -121,10 +124,15 @@ class Training:
             "epoch": self.epoch,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
         }
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(path)  # an interrupted save leaves the last good state
+
+    @property
+    def phases(self) -> int:
+        return 1 if self.schedule is None else len(self.schedule.fractions)
 
     def learning_rate(self, step: int, total: int) -> float:
         return self.rate * 0.5 * (1 + math.cos(math.pi * (step * self.phases % total) / total))
@@ -151,13 +159,15 @@ def train(run: Training, images: Images, epochs: int, seed: int, state: Path) ->
         loader = shuffled_batches(images, BATCH, seed, run.epoch)
         bar = tqdm(loader, desc=f"epoch {run.epoch + 1}", total=per_epoch, unit="batch", mininterval=5)
         for step, (x, y) in enumerate(bar, start=run.epoch * per_epoch):
-            if step in begins and run.before_phase is not None:
-                run.before_phase()
+            if step in begins and run.schedule is not None:
+                run.schedule.step()
             losses.append(run.step(x, y, run.learning_rate(step, total)))
             bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", refresh=False)
         run.epoch += 1
         run.save(state)
         print(f"epoch {run.epoch}: training loss {np.mean(losses):.4f}", flush=True)
+    if run.schedule is not None:
+        run.schedule.step()
 
 
 @torch.no_grad()
@@ -169,7 +179,7 @@ def logits(model: nn.Module | qstep.IntegerNetwork, images: Images) -> Tensor:
 
 
 def percent_correct(outputs: Tensor, images: Images) -> float:
-    return 100 * (outputs.argmax(1) == images.labels).float().mean().item()
+    return 100 * (outputs.argmax(1) == images.labels).double().mean().item()
 
 
 def evaluate(model: nn.Module, test: Images, folder: Path) -> dict[str, Any]:
@@ -204,12 +214,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--method", choices=list(METHODS), required=True)
     parser.add_argument("--weight-bits", type=int, default=4)
     parser.add_argument("--act-bits", type=int, default=4)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, help="0: post-training quantization; default: the method's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=float, help="first learning rate; default: the method's")
     parser.add_argument("--weight-decay", type=float, help="default: by width of the weights, as LSQ does")
     parser.add_argument("--option", type=_option, action="append", default=[], metavar="NAME=VALUE",
                         help="argument of the method's QConfig, as JSON: per_channel=false, act_config=1")  # fmt: skip
+    parser.add_argument("--strategy", choices=("magnitude", "random"), default="magnitude", help="of INQ's partition")
     parser.add_argument("--activation", choices=list(ACTIVATIONS), default="relu")
     parser.add_argument(
         "--batch-norm-batches", type=int, default=50, help="to re-estimate statistics at the end; 0: not"
@@ -220,6 +231,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     arguments.option = dict(arguments.option)
+    if arguments.epochs is None:
+        arguments.epochs = METHODS[arguments.method].epochs
     if arguments.name is None:
         widths = "" if arguments.method == "float" else f"-w{arguments.weight_bits}a{arguments.act_bits}"
         arguments.name = f"{arguments.method}{widths}-e{arguments.epochs}-s{arguments.seed}"
@@ -253,8 +266,14 @@ def main() -> None:
     if decay is None:
         decay = 1e-4 if method.config is None else WEIGHT_DECAY.get(arguments.weight_bits, 1e-4)
     rate = arguments.learning_rate or method.learning_rate
-    optimizer = torch.optim.SGD(parameter_groups(model, decay), lr=rate, momentum=0.9, nesterov=True)
-    run = Training(model, optimizer, settings, rate, method.clip)
+    optimizer = torch.optim.SGD(qstep.parameter_groups(model, weight_decay=decay), lr=rate, momentum=0.9, nesterov=True)
+    schedule = None
+    if method.incremental:
+        generator = torch.Generator().manual_seed(arguments.seed)
+        schedule = qstep.optim.InqSchedule(
+            model, optimizer, f"resnet18_{arguments.weight_bits}bit", strategy=arguments.strategy, generator=generator
+        )
+    run = Training(model, optimizer, settings, rate, method.clip, schedule)
     state = folder / "state.pt"
     if state.exists():
         run.resume(state)
@@ -265,7 +284,10 @@ def main() -> None:
         qstep.reestimate_batch_norm(model, loader, arguments.batch_norm_batches, progress=False)
     torch.save(model.state_dict(), folder / "model.pt")
     result = {
-        **{key: getattr(arguments, key) for key in ("name", "method", "activation", "epochs", "seed", "option")},
+        **{
+            key: getattr(arguments, key)
+            for key in ("name", "method", "activation", "epochs", "seed", "option", "strategy")
+        },
         "weight_bits": None if arguments.method == "float" else arguments.weight_bits,
         "act_bits": None if arguments.method == "float" else arguments.act_bits,
         **evaluate(model, test_images, folder),
