@@ -59,6 +59,7 @@ METHODS: dict[str, Method] = {
     "lsq": Method(qstep.QConfig.lsq, {"per_channel": True}),
     "lsq_plus": Method(qstep.QConfig.lsq_plus, {"per_channel": True}),
     "pact": Method(qstep.QConfig.pact),
+    "f8net": Method(qstep.QConfig.f8net),
 }
 
 

@@ -104,7 +104,7 @@ def reestimate_batch_norm(model: nn.Module, loader: Iterable[Any], batches: int 
             layer.batch_norm_frozen = False
         for norm in moving:
             norm.momentum = 1.0  # moving statistics become those of the batch
-            norm.num_batches_tracked = None
+            norm.num_batches_tracked = torch.tensor(0)  # these batches do not count
         for batch, _ in zip(
             loader, tqdm(range(batches), desc="batch norm", unit="batch", disable=not progress), strict=False
         ):
