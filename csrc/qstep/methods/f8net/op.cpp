@@ -251,7 +251,7 @@ at::Tensor f8net_eta(const at::Tensor& alpha, const at::Tensor& exponent, int64_
 
 at::Tensor f8net_pact(const at::Tensor& x, const at::Tensor& alpha, const at::Tensor& fraction_length,
                       const FixedPointOptions& options) {
-  return pact(x, alpha, fraction_length, options.word_length, options.is_signed, options.mask);
+  return methods::f8net::pact(x, alpha, fraction_length, options.word_length, options.is_signed, options.mask);
 }
 
 at::Tensor power_of_two(const at::Tensor& exponent) { return methods::f8net::power_of_two(exponent); }
