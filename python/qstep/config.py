@@ -220,6 +220,43 @@ class QConfig:
             **rules,
         )
 
+    @classmethod
+    def pwlq(
+        cls,
+        weight_bits: int = 4,
+        act_bits: int = 8,
+        *,
+        breakpoints: int = 1,
+        estimate: str = "gaussian",
+        scheme: str = "paper",
+        bias_correction: str | None = "repo",
+        representation: str = "piecewise",
+        per_channel: bool = True,
+        top_k: int = 10,
+        asymmetric: bool = False,
+        **rules: Any,
+    ) -> QConfig:
+        """PWLQ: weights in pieces of differing steps, for :func:`qstep.quantize_post_training`; batch norm folded; every layer alike.
+
+        Args:
+            breakpoints, estimate, scheme, bias_correction, representation, per_channel: see :class:`qstep.quantizers.PwlqWeight`.
+            top_k, asymmetric: see :class:`qstep.quantizers.PwlqActivation`.
+        """
+        rules = {"batch_norm": "fold", "first_layer_bits": None, "last_layer_bits": None, **rules}
+        weight_options = {
+            "breakpoints": breakpoints,
+            "estimate": estimate,
+            "scheme": scheme,
+            "bias_correction": bias_correction,
+            "representation": representation,
+            "per_channel": per_channel,
+        }
+        return cls(
+            weight=Scheme("pwlq", weight_bits, weight_options),
+            activation=Scheme("pwlq", act_bits, {"top_k": top_k, "asymmetric": asymmetric}),
+            **rules,
+        )
+
     def _check_fixed_point(self) -> None:
         """F8Net's networks are of one piece: every scale a power of two."""
         overridden = [e[key] for e in self.overrides.values() for key in ("weight", "activation") if key in e]

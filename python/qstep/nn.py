@@ -378,7 +378,7 @@ class AffineLayer(Layer):
         target = self.output_quantizer
         if bias is None:
             bias = torch.zeros(weight.values.shape[0], dtype=torch.float64, device=self.weight.device)
-        if target is None or target.active:
+        if weight.on_grid and (target is None or target.active):
             unit = unit if absorbed is None else unit * absorbed.detach()
             bias = _ops.round_bias(bias, unit, None if target is None else target.offset.detach())
         if self._needs_double(weight, bias, unit):

@@ -58,6 +58,8 @@ TORCH_MODULE(Net);
 std::vector<std::pair<std::string, qstep::QConfig>> configs() {
   return {{"IAO W8A8", qstep::QConfig::iao()},
           {"IAO W8A8 per channel", qstep::QConfig::iao({.per_channel = true})},
+          {"PWLQ W4A8", qstep::QConfig::pwlq()},
+          {"PWLQ W4A8 code book", qstep::QConfig::pwlq({.weight = {.representation = "code_book"}})},
           {"LSQ W3A3", qstep::QConfig::lsq(3, 3, true)},
           {"LSQ+ W4A4", qstep::QConfig::lsq_plus()},
           {"LSQ+ W2A2", qstep::QConfig::lsq_plus({.weight_bits = 2, .act_bits = 2, .activation = {.configuration = 3}})}};

@@ -12,6 +12,7 @@
 #include "qstep/methods/functional.h"
 #include "qstep/methods/iao/quantizer.h"
 #include "qstep/methods/lsq_plus/quantizer.h"
+#include "qstep/methods/pwlq/quantizer.h"
 #include "qstep/methods/pact/quantizer.h"
 
 namespace qstep::methods {
@@ -200,6 +201,54 @@ TEST(IaoActivationQuantizer, AveragesRangesStartsLateAndFreezes) {
   EXPECT_EQ(loaded.grid(), grid);
   loaded.eval();
   EXPECT_TRUE(at::equal(loaded.forward(x), quantizer.forward(x)));
+}
+
+TEST(PwlqWeightQuantizer, LowersWhatItGives) {
+  at::manual_seed(3);
+  const at::Tensor weight = at::randn({4, 3, 3, 3}).requires_grad_();
+  for (const char* representation : {"piecewise", "code_book"}) {
+    PwlqWeightQuantizer quantizer(4, {.breakpoints = 2, .representation = representation});
+    quantizer.initialize(weight);
+    const QuantizedWeight quantized = quantizer.forward(weight);
+    EXPECT_LT(item((quantized.values - weight).abs().max()), 0.2);
+    EXPECT_TRUE(at::equal(torch::autograd::grad({quantized.values.sum()}, {weight})[0], at::ones_like(weight)));
+    const LoweredWeight lowered = quantizer.lowered(quantized);
+    if (const auto* book = std::get_if<ir::CodeBookWeight>(&lowered.description)) {
+      EXPECT_TRUE(quantized.on_grid);
+      EXPECT_EQ(book->tables, 4);
+      EXPECT_EQ(book->levels.size(), 4U * 43);
+      EXPECT_EQ(book->values[5], quantized.values.reshape(-1)[5].item<float>());
+      continue;
+    }
+    EXPECT_FALSE(quantized.on_grid);
+    const auto& pieces = std::get<ir::PiecewiseWeight>(lowered.description);
+    for (size_t i = 0; i < pieces.region.size(); ++i) {
+      const size_t at = pieces.region[i] * 4 + i / 27;
+      const double magnitude = pieces.start[at] + pieces.step[at] * pieces.magnitude[i];
+      EXPECT_NEAR((pieces.negative[i] != 0 ? -magnitude : magnitude) + pieces.constant[i / 27],
+                  quantized.values.reshape(-1)[static_cast<int64_t>(i)].item<double>(), 1e-6);
+    }
+  }
+  EXPECT_THROW(PwlqWeightQuantizer(4, {.breakpoints = 4}), Error);
+  EXPECT_THROW(PwlqWeightQuantizer(4, {.representation = "table"}), Error);
+  EXPECT_THROW(PwlqWeightQuantizer(8, {.representation = "code_book"}), Error);
+}
+
+TEST(PwlqActivationQuantizer, AveragesTheMediansOfItsBatches) {
+  for (const bool asymmetric : {false, true}) {
+    PwlqActivationQuantizer quantizer(8, {.top_k = 3, .asymmetric = asymmetric});
+    const at::Tensor x = vector({-50.0, -1.0, -1.0, 0.5, 0.5, 0.5, 0.5, 1.0, 2.0, 100.0});
+    quantizer.start_calibration();
+    quantizer.forward(x);
+    quantizer.forward(3.0 * x);
+    quantizer.finish_calibration();  // [-2, 4]
+    EXPECT_FLOAT_EQ(quantizer.grid().scale, asymmetric ? 6.0F / 255 : 4.0F / 127);
+    EXPECT_EQ(quantizer.grid().zero_point, asymmetric ? 85 : 128);
+    EXPECT_TRUE(at::equal(quantizer.decode(quantizer.encode(x)), quantizer.forward(x)));
+    PwlqActivationQuantizer loaded(8, {.top_k = 3, .asymmetric = asymmetric});
+    transfer(quantizer, loaded);
+    EXPECT_EQ(loaded.grid(), quantizer.grid());
+  }
 }
 
 }  // namespace

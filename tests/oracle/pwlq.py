@@ -79,6 +79,14 @@ def uniform_error(m: float, bit_width: int) -> float:
     return (2 * m) ** 2 / (12 * (2**bit_width - 1) ** 2)
 
 
+def fitted_breakpoint(estimate: str, m: float) -> float:
+    """The supplement's fits, with the rule for ranges near a constant's and limits of 0.02 m and m / 2."""
+    if m < 1.2:
+        return m / 2
+    fit = math.log(0.86143114 * m + 0.607901097) if estimate == "gaussian" else 0.80304483 * math.sqrt(m) - 0.316678551
+    return min(max(fit, 0.02 * m), m / 2)
+
+
 def best_breakpoint(pdf: Callable[[ArrayLike], Array], m: float) -> float:
     """The best of a grid of m / 20000 on (0, m / 2]. Midpoint sums of the density: another integral than above."""
     step = m / 20000

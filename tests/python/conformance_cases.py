@@ -12,7 +12,7 @@ import numpy as np
 from conformance import Array, Case, Expected
 
 import qstep
-from oracle import f8net, iao, lsq_plus, pact
+from oracle import f8net, iao, lsq_plus, pact, pwlq
 
 
 def _column(values: Any, dim: int) -> Array:
@@ -80,6 +80,23 @@ def f8net_activation(quantizer: Any, x: Array, grad_output: Array) -> Expected:
     return _fixed_point(x, grad_output, length, quantizer.bit_width, signed, quantizer.mask)
 
 
+def pwlq_weight(quantizer: Any, w: Array, grad_output: Array) -> Expected:
+    options = quantizer.options
+    values = []
+    for row in w.reshape(1, -1) if options["axis"] is None else w.reshape(len(w), -1):
+        m, sd = np.abs(row).max(), row.std(ddof=1)
+        p = sd * pwlq.fitted_breakpoint(options["estimate"], m / sd)
+        values.append(pwlq.quantize(row, [p], quantizer.bit_width, options["scheme"]))
+        if options["bias_correction"] != "none":
+            values[-1] = pwlq.bias_corrected(row, values[-1], options["bias_correction"])
+    return Expected(np.reshape(values, w.shape), {"x": grad_output})
+
+
+def pwlq_activation(quantizer: Any, x: Array, grad_output: Array) -> Expected:
+    grid = (quantizer.scale.item(), quantizer.zero_point.item(), quantizer.quant_min, quantizer.quant_max)
+    return Expected(iao.fake_quantize(x, *grid), {"x": iao.grad_x(x, grad_output, *grid)})
+
+
 WEIGHTS: dict[str, Case] = {
     "lsq_plus": Case(
         lsq_plus_weight,
@@ -93,6 +110,17 @@ WEIGHTS: dict[str, Case] = {
         f8net_weight,
         qstep.QConfig.f8net,
         options=({"format": "grid"}, {"format": "grid", "mask": "reference"}),
+    ),
+    # So do breakpoints.
+    "pwlq": Case(
+        pwlq_weight,
+        lambda: qstep.QConfig.pwlq(4, 8),
+        options=(
+            {},
+            {"estimate": "laplace", "scheme": "repo", "bias_correction": "exact"},
+            {"per_channel": False, "bias_correction": None},
+        ),
+        idempotent=False,
     ),
 }
 
@@ -117,4 +145,5 @@ ACTIVATIONS: dict[str, Case] = {
             {"format": "grid", "clipping": False, "mask": "reference"},
         ),
     ),
+    "pwlq": Case(pwlq_activation, lambda: qstep.QConfig.pwlq(6, 6), options=({}, {"asymmetric": True}, {"top_k": 1})),
 }

@@ -175,3 +175,29 @@ def test_f8net_formats():
         assert int(cpu) == int(cuda)
     cpu, cuda = on_both(lambda n: ops.power_of_two(n), torch.arange(-126, 128, dtype=torch.int32))
     assert torch.equal(cpu, cuda.cpu())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("breakpoints", [1, 2, 3])
+@pytest.mark.parametrize("shape, axis", CASES)
+def test_pwlq(shape, axis, breakpoints, dtype):
+    torch.manual_seed(4)
+    w = torch.randn(shape).to(dtype)
+    size = [] if axis is None else [shape[axis]]
+    m = w.double().abs().reshape(1, -1).amax() if w.numel() else torch.ones(())
+    p = (m * torch.linspace(0.1, 0.6, breakpoints + 2, dtype=torch.float64)[1:-1]).expand(*size, breakpoints)
+    if axis is not None and w.numel() > 0:  # the same range in every channel
+        top = w.movedim(axis, 0).reshape(shape[axis], -1)
+        top[:, 0] = m.to(dtype)
+        w = top.reshape(w.movedim(axis, 0).shape).movedim(0, axis)
+    options = {"bit_width": 4, "axis": axis}
+    cpu, cuda = on_both(lambda w, p: ops.pwlq(w, p, **options), w, p)
+    assert torch.equal(cpu, cuda.cpu())
+    for estimate in ("gaussian", "optimal_laplace", "search"):
+        cpu, cuda = on_both(
+            lambda w, e=estimate: ops.pwlq_breakpoint(w, **options, estimate=e, breakpoints=breakpoints), w
+        )
+        torch.testing.assert_close(cuda.cpu(), cpu, rtol=1e-6, atol=1e-7)
+    if w.numel() > 0:
+        cpu, cuda = on_both(lambda w: torch.stack(ops.top_k_range(w)), w)
+        assert torch.equal(cpu, cuda.cpu())

@@ -175,14 +175,13 @@ def test_error_bounds(bit_width, bound, name):
     assert abs((2**bit_width - 1) ** 2 / (16 * (2 ** (bit_width - 1) - 1) ** 2) - bound) < 1e-3
 
 
-def test_measured_error_is_that_of_the_paper_and_of_the_code():
-    """4 bits on N(0, 1): 4.78e-3 with the paper's first piece, 4.41e-3 with the one of the authors' code."""
-    w = weights((1_000_000,), 3).float()
-    errors = {
-        s: (F.pwlq(w, bit_width=4, breakpoint=1.4 * w.abs().max() / 4.9, scheme=s) - w).square().mean()
-        for s in ("paper", "repo")
-    }
-    assert errors["repo"] < errors["paper"]
+def test_first_piece_of_the_authors_code_is_finer():
+    """4 bits on N(0, 1): about 4.3e-3 against 4.7e-3."""
+    w = weights((20, 10_000), 3).float()
+    errors = [(F.pwlq(w, bit_width=4, axis=0, scheme=s) - w).square().mean().item() for s in ("paper", "repo")]
+    print(errors)
+    assert 0.90 < errors[1] / errors[0] < 0.94
+    assert 4e-3 < errors[1] < errors[0] < 5e-3
 
 
 @pytest.mark.parametrize("scheme", ["paper", "repo"])

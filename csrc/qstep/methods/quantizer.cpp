@@ -58,14 +58,17 @@ void ActivationQuantizer::finish_calibration() {
   samples_.clear();
 }
 
+Tensor ActivationQuantizer::sample(const Tensor& x) const {
+  const Tensor flat = x.reshape(-1).to(at::kCPU, at::kFloat);
+  const int64_t stride = std::max<int64_t>(1, flat.numel() * 8 / calibration_samples);
+  return at::cat({flat.slice(0, 0, flat.numel(), stride), flat.min().reshape(1), flat.max().reshape(1)});
+}
+
 Tensor ActivationQuantizer::forward(const Tensor& x) {
   if (calibrating_) {
-    const Tensor flat = x.detach().reshape(-1).to(at::kCPU, at::kFloat);
-    require(at::isfinite(flat).all().item<bool>(), "{}: calibration data must be finite, got NaN or infinity", name());
-    const int64_t stride = std::max<int64_t>(1, flat.numel() * 8 / calibration_samples);
-    if (flat.numel() > 0) {
-      samples_.push_back(at::cat({flat.slice(0, 0, flat.numel(), stride), flat.min().reshape(1), flat.max().reshape(1)}));
-    }
+    const Tensor values = x.detach();
+    require(at::isfinite(values).all().item<bool>(), "{}: calibration data must be finite, got NaN or infinity", name());
+    if (values.numel() > 0) samples_.push_back(sample(values));
     return x;
   }
   require_ready();

@@ -52,12 +52,14 @@ class Quantizer : public torch::nn::Module {
 };
 
 /// Weights on their grid: values = scale * (code - zero_point). on_grid is false where that does not hold: while a method still trains
-/// some of the weights as real numbers, or where levels are not evenly spaced. Layers then convolve the values instead of codes.
+/// some of the weights as real numbers, or where levels are not evenly spaced. Layers then convolve the values instead of codes, and scale
+/// has no part in it.
 struct QuantizedWeight {
   Tensor values;
   Tensor scale;       ///< [] or [out]
   Tensor zero_point;  ///< integer-valued, one element
   bool on_grid = true;
+  Tensor source = {};  ///< the weights that were quantized, where lowered() needs them
 };
 
 /// Weights as ir::Builder takes them; its spans refer to the tensors.
@@ -108,7 +110,9 @@ class ActivationQuantizer : public Quantizer {
 
  protected:
   virtual Tensor quantize(const Tensor& x) = 0;
-  virtual void initialize(const Tensor& samples) = 0;  // first grid, from values of the tensor
+  /// What calibration keeps of a batch, on the CPU in float32: here an evenly spaced part of x and its extremes. x is finite, not empty.
+  virtual Tensor sample(const Tensor& x) const;
+  virtual void initialize(const Tensor& samples) = 0;  // first grid, from the batches' samples, one after the other
 
  private:
   bool calibrating_ = false;

@@ -182,7 +182,7 @@ Tensor AffineLayer::simulate(const std::vector<Tensor>& inputs) {
   const std::optional<Tensor> absorbed = fold_ ? std::nullopt : affine.factor;
   Tensor shift = affine.shift ? *affine.shift : at::zeros({weight.size(0)}, weight.options().dtype(at::kDouble));
   if (const std::optional<Tensor> residual = residual_of(w)) shift = shift + (absorbed ? *residual * *absorbed : *residual);
-  if (!output() || output()->active()) {
+  if (w.on_grid && (!output() || output()->active())) {
     Tensor unit = input().scale().detach().to(at::kDouble) * w.scale.detach().to(at::kDouble);
     if (absorbed) unit = unit * absorbed->detach();
     shift = round_bias(shift, unit, output() ? std::optional(output()->offset().detach()) : std::nullopt);

@@ -48,6 +48,17 @@ QConfig QConfig::pact(const PactOptions& options) {
   return config;
 }
 
+QConfig QConfig::pwlq(const PwlqOptions& options) {
+  QConfig config{.weight_bits = options.weight_bits, .act_bits = options.act_bits, .fold_batch_norm = true};
+  config.make_weight = [weight = options.weight](int64_t bit_width, at::IntArrayRef) {
+    return std::make_shared<methods::PwlqWeightQuantizer>(bit_width, weight);
+  };
+  config.make_activation = [activation = options.activation](int64_t bit_width, bool) {
+    return std::make_shared<methods::PwlqActivationQuantizer>(bit_width, activation);
+  };
+  return config;
+}
+
 QConfig QConfig::with_bits(int64_t weight, int64_t act) const {
   QConfig config = *this;
   config.weight_bits = weight;

@@ -9,6 +9,7 @@
 #include "qstep/methods/iao/quantizer.h"
 #include "qstep/methods/lsq_plus/quantizer.h"
 #include "qstep/methods/pact/quantizer.h"
+#include "qstep/methods/pwlq/quantizer.h"
 
 namespace qstep {
 
@@ -51,6 +52,15 @@ struct QConfig {
   };
   static QConfig pact(const PactOptions& options);
   static QConfig pact() { return pact(PactOptions()); }
+
+  struct PwlqOptions {
+    int64_t weight_bits = 4;
+    int64_t act_bits = 8;
+    methods::PwlqWeightOptions weight = {};
+    methods::PwlqActivationOptions activation = {};
+  };
+  static QConfig pwlq(const PwlqOptions& options);
+  static QConfig pwlq() { return pwlq(PwlqOptions()); }
 
   /// The same with other widths: for a first or last layer.
   QConfig with_bits(int64_t weight, int64_t act) const;

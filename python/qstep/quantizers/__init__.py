@@ -11,6 +11,7 @@ from .f8net import F8NetActivation, F8NetWeight
 from .iao import IaoActivation, IaoWeight
 from .lsq_plus import LsqPlusActivation, LsqPlusWeight
 from .pact import PactActivation
+from .pwlq import PwlqActivation, PwlqWeight
 
 __all__ = [
     "ACTIVATION_METHODS",
@@ -24,6 +25,8 @@ __all__ = [
     "LsqPlusActivation",
     "LsqPlusWeight",
     "PactActivation",
+    "PwlqActivation",
+    "PwlqWeight",
     "QuantizedWeight",
     "Quantizer",
     "WeightQuantizer",
@@ -33,10 +36,12 @@ WEIGHT_METHODS: dict[str, Callable[..., WeightQuantizer]] = {
     "lsq_plus": LsqPlusWeight,
     "iao": IaoWeight,
     "f8net": F8NetWeight,
+    "pwlq": PwlqWeight,
 }
 ACTIVATION_METHODS: dict[str, Callable[..., ActivationQuantizer]] = {
     "lsq_plus": LsqPlusActivation,
     "iao": IaoActivation,
     "pact": PactActivation,
     "f8net": F8NetActivation,
+    "pwlq": PwlqActivation,
 }

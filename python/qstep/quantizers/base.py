@@ -19,13 +19,15 @@ class QuantizedWeight(NamedTuple):
     """Weights on their grid: ``values = scale * (code - zero_point)``.
 
     ``on_grid`` is false where that does not hold: while a method still trains some of the weights as real numbers, or where levels are
-    not evenly spaced. Layers then convolve the values themselves instead of codes.
+    not evenly spaced. Layers then convolve the values themselves instead of codes, and ``scale`` has no part in it. ``source`` are the
+    weights that were quantized, where a method needs them to lower what it made of them.
     """
 
     values: Tensor
     scale: Tensor
     zero_point: Tensor
     on_grid: bool = True
+    source: Tensor | None = None
 
 
 class Quantizer(nn.Module):

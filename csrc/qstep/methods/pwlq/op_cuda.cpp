@@ -16,8 +16,8 @@ namespace {
 
 using at::Tensor;
 
-Tensor quantize(const Tensor& w, const Tensor& start, const Tensor& step, int64_t bit_width,
-                std::optional<int64_t> axis) {
+Tensor quantize_on_device(const Tensor& w, const Tensor& start, const Tensor& step, int64_t bit_width,
+                          std::optional<int64_t> axis) {
   check_pieces(w, start, step, bit_width, axis);
   const c10::cuda::CUDAGuard guard(w.device());
   const Memory memory = memory_of(w, start, step, axis);
@@ -29,7 +29,7 @@ Tensor quantize(const Tensor& w, const Tensor& start, const Tensor& step, int64_
   return output;
 }
 
-Tensor estimate(const Tensor& max, const Tensor& sd, int64_t breakpoints, std::string_view name) {
+Tensor estimate_on_device(const Tensor& max, const Tensor& sd, int64_t breakpoints, std::string_view name) {
   check_statistics(max, sd, breakpoints);
   const Estimate rule = estimate_from_name("pwlq_estimate", name);
   const c10::cuda::CUDAGuard guard(max.device());
@@ -46,6 +46,6 @@ Tensor estimate(const Tensor& max, const Tensor& sd, int64_t breakpoints, std::s
 }  // namespace qstep::methods::pwlq
 
 TORCH_LIBRARY_IMPL(qstep, CUDA, m) {
-  m.impl("pwlq_quantize", qstep::methods::pwlq::quantize);
-  m.impl("pwlq_estimate", qstep::methods::pwlq::estimate);
+  m.impl("pwlq_quantize", qstep::methods::pwlq::quantize_on_device);
+  m.impl("pwlq_estimate", qstep::methods::pwlq::estimate_on_device);
 }
