@@ -5,4 +5,5 @@
 #include "qstep/graph/convert.h"
 #include "qstep/methods/functional.h"
 #include "qstep/nn/layers.h"
+#include "qstep/nn/parameter_groups.h"
 #include "qstep/nn/qconfig.h"

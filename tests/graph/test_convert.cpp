@@ -62,6 +62,7 @@ std::vector<std::pair<std::string, qstep::QConfig>> configs() {
           {"PWLQ W4A8 code book", qstep::QConfig::pwlq({.weight = {.representation = "code_book"}})},
           {"LSQ W3A3", qstep::QConfig::lsq(3, 3, true)},
           {"LSQ+ W4A4", qstep::QConfig::lsq_plus()},
+          {"PACT W4A4", qstep::QConfig::pact()},
           {"LSQ+ W2A2", qstep::QConfig::lsq_plus({.weight_bits = 2, .act_bits = 2, .activation = {.configuration = 3}})}};
 }
 
@@ -156,6 +157,18 @@ TEST(Phases, FrozenTrainingIsEvalWithGradients) {
     net->eval();
     EXPECT_TRUE(torch::equal(net->forward(images(3, 7)), trained_output));
   }
+}
+
+TEST(ParameterGroups, HoldEachParameterOnce) {
+  Net net(qstep::QConfig::pact());
+  const qstep::ParameterGroups groups = qstep::parameter_groups(*net);
+  EXPECT_EQ(groups.weights.size(), 4U);
+  EXPECT_EQ(groups.rest.size(), 7U);  // two batch norms, three biases
+  EXPECT_EQ(groups.clipping_levels.size(), 8U);
+  EXPECT_EQ(groups.scales.size(), 4U);  // of weights
+  EXPECT_EQ(net->parameters().size(), 23U);
+  for (const torch::Tensor& weight : groups.weights) EXPECT_GE(weight.dim(), 2);
+  for (const torch::Tensor& level : groups.clipping_levels) EXPECT_EQ(level.dim(), 0);
 }
 
 template <class Call>
