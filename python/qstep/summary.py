@@ -18,10 +18,11 @@ class Row:
     layer: str
     kind: str
     method: str = ""
+    weights: str = ""  #: of an integer network: their encoding
     bits: str = ""  #: weight bits / output bits; W8A4
     scale: str = ""  #: of the output
     shape: str = ""
-    bytes: int | None = None  #: of packed weights
+    bytes: int | None = None  #: of packed weights, with the tables that their codes refer to
     kernel: str = ""
 
 
@@ -33,7 +34,7 @@ class Summary:
     footer: str
 
     def __str__(self) -> str:
-        head = ["layer", "kind", "method", "bits", "scale", "shape", "bytes", "kernel"]
+        head = ["layer", "kind", "method", "weights", "bits", "scale", "shape", "bytes", "kernel"]
         table = [head] + [[str("" if (v := getattr(row, h)) is None else v) for h in head] for row in self.rows]
         used = [i for i in range(len(head)) if any(line[i] for line in table[1:]) or i == 0]
         width = [max(len(line[i]) for line in table) for i in range(len(head))]
@@ -97,6 +98,7 @@ def _summary_of_network(net: IntegerNetwork) -> Summary:
         Row(
             layer=n.name,
             kind=n.kind,
+            weights=n.weight_encoding or "",
             bits=_bits(n.weight_bits, n.act_bits),
             scale="" if n.scale is None else f"{n.scale:.4g}",
             shape="x".join(map(str, n.shape)),

@@ -18,6 +18,7 @@ from oracle import checkpoint
 from oracle.network import Grid, correlate
 from oracle.piecewise import Channel, Pieces, distance_to_rounding, exact_steps, layer_steps
 from qstep import _C
+from qstep.network import IntegerNetwork
 
 Array = NDArray[Any]
 SEED = 20261122
@@ -181,6 +182,29 @@ def test_piecewise_linear_is_the_real_formula(depth: int, target_bits: int | Non
         np.testing.assert_array_equal(found, np.clip(steps + target_oracle.zero_point, 0, target_oracle.largest))
 
 
+def test_piecewise_sums_beyond_a_double(tmp_path: Path) -> None:
+    """Sums that reach 2^30: with multipliers of 24 bits t needs more than the 53 bits of a double."""
+    rng = np.random.default_rng(SEED)
+    source, source_oracle = grids(rng, 8)
+    target, target_oracle = grids(rng, 8)
+    weight, pieces = random_pieces(rng, (2, 40000), 8, 2, True, False)
+    factor = np.full(2, 1e-4)
+    x = rng.integers(0, 256, (6, 40000)).astype(np.uint8)
+    x[0], x[1] = np.where(pieces.negative[0], 0, 255), np.where(pieces.negative[1], 255, 0)
+    builder = _C.Builder()
+    value = builder.input("x", list(x.shape), source)
+    wanted = _C.Target(target, -float("inf"), float("inf"))
+    builder.output(builder.linear("fc", value, weight=weight, factor=factor, target=wanted))
+    found = run(builder, "fc", x, tmp_path)
+
+    centred = x.astype(np.int64) - source_oracle.zero_code
+    largest = max(source_oracle.zero_code, 255 - source_oracle.zero_code)
+    channels = channels_of(pieces, factor, None, source_oracle, target_oracle)
+    steps, _ = layer_steps(pieces, channels, largest, lambda plane: centred @ plane.T)
+    np.testing.assert_array_equal(found, np.clip(steps + target_oracle.zero_point, 0, 255))
+    assert max(abs(int(v)) for v in (centred @ pieces.planes()[0].T).flat) > 2**27
+
+
 def test_piecewise_signs_count_at_magnitude_zero(tmp_path: Path) -> None:
     """-start[1] and +start[1] are two weights of magnitude 0; in region 0 both signs are the weight 0."""
     builder = _C.Builder()
@@ -276,6 +300,24 @@ def test_code_book(tables: int, tmp_path: Path) -> None:
     np.testing.assert_array_equal(run(builder, "fc", x, tmp_path), (x.astype(np.int64) - 3) @ integers.T)
     (node,) = _C.IntegerNetwork(builder.finish()).nodes()
     assert (node["weight_bits"], node["weight_bytes"]) == (4, 6 * 25 // 2 + tables * 11 * 2)
+
+
+def test_summary_shows_encodings_and_true_bytes() -> None:
+    builder = _C.Builder()
+    value = builder.input("x", [1, 8], _C.Grid(scale=1.0))
+    piecewise = _C.PiecewiseWeight(
+        bit_width=4,
+        region=np.zeros((3, 8), int),
+        magnitude=np.ones((3, 8), int),
+        negative=np.zeros((3, 8), int),
+        step=np.ones((3, 1)),
+        start=np.array([[0.0], [7.0], [14.0]]),
+    )
+    builder.output(builder.linear("fc", value, weight=piecewise))
+    summary = qstep.summary(IntegerNetwork(_C.IntegerNetwork(builder.finish())))
+    (row,) = summary.rows
+    assert (row.weights, row.bits, row.bytes) == ("piecewise", "W4", 3 * 8 * (4 + 2) // 8)
+    assert "piecewise" in str(summary)
 
 
 # --- switched-off channels --------------------------------------------------------------------------------------------
