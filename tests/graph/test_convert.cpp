@@ -171,6 +171,65 @@ TEST(ParameterGroups, HoldEachParameterOnce) {
   for (const torch::Tensor& level : groups.clipping_levels) EXPECT_EQ(level.dim(), 0);
 }
 
+// A residual block with a linear branch and average pooling over 9 taps.
+struct FixedPointNetImpl : torch::nn::Module {
+  explicit FixedPointNetImpl(const qstep::QConfig& config) {
+    input = register_module("input", nn::Quantize(config));
+    stem = register_module("stem", nn::Conv2d(nn::Conv2dOptions(3, 8, 3).padding(1).batch_norm(true).relu6(true), config, input->output()));
+    body = register_module("body", nn::Conv2d(nn::Conv2dOptions(8, 8, 3).padding(1).batch_norm(true), config, stem->output()));
+    add = register_module("add", nn::Add(config, body->output(), stem->output(), true));
+    pool = register_module("pool", nn::AvgPool2d(3, config, add->output()));
+    fc = register_module("fc", nn::Linear(nn::LinearOptions(32, 5).last(true), config, pool->output()));
+  }
+
+  torch::Tensor forward(const torch::Tensor& x) {
+    const torch::Tensor a = stem->forward(input->forward(x));
+    return fc->forward(pool->forward(add->forward({body->forward(a), a})).flatten(1));
+  }
+
+  ValueId lower(Builder& b, ValueId x) {
+    const ValueId a = stem->lower(b, "stem", {input->lower(b, "input", {x})});
+    const ValueId sum = add->lower(b, "add", {body->lower(b, "body", {a}), a});
+    return fc->lower(b, "fc", {b.reshape("flatten", pool->lower(b, "pool", {sum}), {0, -1})});
+  }
+
+  nn::Quantize input{nullptr};
+  nn::Conv2d stem{nullptr}, body{nullptr};
+  nn::Add add{nullptr};
+  nn::AvgPool2d pool{nullptr};
+  nn::Linear fc{nullptr};
+};
+TORCH_MODULE(FixedPointNet);
+
+TEST(F8Net, EvalAndFrozenTrainingAreTheIntegerNetwork) {
+  const qstep::QConfig config = qstep::QConfig::f8net();
+  torch::manual_seed(1);
+  FixedPointNet net(config);
+  int64_t alphas = 0;
+  for (const auto& parameter : net->named_parameters()) alphas += parameter.key().find("alpha") != std::string::npos;
+  EXPECT_EQ(alphas, 1);  // stem, body and add are one chain; the pool follows it; input and output hold real values
+  const auto forward = [&](const torch::Tensor& x) { return net->forward(x); };
+  qstep::calibrate(*net, forward, {images(8, 2)});
+  torch::optim::SGD optimizer(net->parameters(), torch::optim::SGDOptions(1e-2));
+  for (int step = 0; step < 3; ++step) {
+    optimizer.zero_grad();
+    net->forward(images(8, 10 + step)).square().mean().backward();
+    for (const torch::Tensor& p : net->parameters()) EXPECT_TRUE(p.grad().defined() && torch::isfinite(p.grad()).all().item<bool>());
+    optimizer.step();
+  }
+  const auto integers = qstep::convert([&](Builder& b, ValueId x) { return net->lower(b, x); }, {1, 3, 8, 8}, config.requantization);
+  EXPECT_EQ(qstep::compare(*net, forward, integers, images(4, 20)).differing_codes(), 0);
+  net->stem->freeze_batch_norm();
+  net->body->freeze_batch_norm();
+  for (const auto& module : net->modules()) {
+    if (auto* quantizer = dynamic_cast<qstep::methods::F8NetActivationQuantizer*>(module.get())) quantizer->freeze();
+  }
+  const torch::Tensor frozen = net->forward(images(4, 21));
+  net->eval();
+  const torch::NoGradGuard no_grad;
+  EXPECT_TRUE(torch::equal(net->forward(images(4, 21)), frozen));
+}
+
 template <class Call>
 std::string message_of(const Call& call) {
   try {
@@ -196,6 +255,10 @@ TEST(BadInput, IsNamed) {
   has(message_of([&] { nn::Conv2d(nn::Conv2dOptions(6, 8, 3).groups(4), config, net->input->output()); }), "groups must divide");
   has(message_of([&] { nn::Quantize(config.with_bits(4, 9)); }), "bit_width must be in [2, 8], got 9");
   has(message_of([&] { nn::Linear(nn::LinearOptions(5, 5), config, net->fc->output()); }), "no quantizer");
+  const qstep::QConfig f8net = qstep::QConfig::f8net();
+  has(message_of([&] { nn::AdaptiveAvgPool2d(1, 1, f8net, nn::Quantize(f8net)->output()); }), "use AvgPool2d");
+  has(message_of([&] { nn::Quantize(f8net.with_bits(8, 4)); }), "defined for 8 bits only, got 4");
+  has(message_of([&] { nn::Concat(f8net, std::vector<nn::QuantizerPtr>{nn::Quantize(f8net)->output()}); }), "not defined");
   has(message_of([&] { nn::Elementwise("cube", config, net->input->output()); }), "unknown function 'cube'");
   Net other = trained(config);
   has(message_of([&] {

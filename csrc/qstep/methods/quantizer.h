@@ -90,12 +90,29 @@ class ActivationQuantizer : public Quantizer {
   /// Whether the last forward pass quantized (IAO may start late).
   virtual bool active() const { return true; }
 
+  // For networks whose tensors hold real values / eta (F8Net); the defaults are those of all other methods.
+
+  /// Real value of what the tensor holds as 1.0, shape [], differentiable; nothing for 1.
+  virtual std::optional<Tensor> eta() const { return std::nullopt; }
+  /// eta / other.eta() of tensors that were joined, a power of two; nothing for 1.
+  virtual std::optional<Tensor> ratio_to(const ActivationQuantizer& /*other*/) const { return std::nullopt; }
+  /// Other quantizers whose parameters eta depends on.
+  virtual std::vector<std::shared_ptr<ActivationQuantizer>> depends_on() const { return {}; }
+  /// Called in training before a layer computes what this quantizer will quantize: formats change here, and only here.
+  virtual void advance() {}
+  /// An addition connects the two tensors. Throws Error where the method does not define that.
+  virtual void join(const std::shared_ptr<ActivationQuantizer>& /*other*/) {}
+  /// The tensor is made of another's values alone, which stand for `compensation` times as much in it.
+  virtual void follow(const std::shared_ptr<ActivationQuantizer>& /*source*/, double /*compensation*/) {}
+  /// The tensor enters or leaves the network: eta is 1. Throws Error where it cannot be.
+  virtual void hold_real_values(bool /*entering*/) {}
+
   /// x on the grid. While calibrating: x itself, part of which is kept.
   Tensor forward(const Tensor& x);
 
-  void start_calibration();
+  virtual void start_calibration();
   /// Throws Error where no tensor arrived since the start.
-  void finish_calibration();
+  virtual void finish_calibration();
   void cancel_calibration() {
     calibrating_ = false;
     samples_.clear();

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <torch/nn/init.h>
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <utility>
 
@@ -18,6 +20,9 @@ std::array<int64_t, 3> state_of(const Tensor& t) {
 }
 
 QuantizerPtr make_output(const QConfig& config, bool nonnegative) { return config.make_activation(config.act_bits, nonnegative); }
+
+// A limit of real values in units of eta: one division in float32, in training and lowering alike.
+Tensor limit(double bound, const Tensor& eta) { return at::scalar_tensor(bound, eta.options()) / eta; }
 
 }  // namespace
 
@@ -39,7 +44,24 @@ Layer::Layer(std::string name, std::vector<QuantizerPtr> inputs, QuantizerPtr ou
 
 std::optional<ir::Target> Layer::target() const {
   if (!output_) return std::nullopt;
-  return ir::Target{output_->grid(), clamp_low_, clamp_high_};
+  ir::Target result{output_->grid(), clamp_low_, clamp_high_};
+  if (const std::optional<Tensor> eta = output_->eta()) {
+    for (double* bound : {&result.clamp_low, &result.clamp_high}) {
+      if (*bound != 0 && std::isfinite(*bound)) *bound = limit(*bound, *eta).item<double>();
+    }
+  }
+  return result;
+}
+
+Tensor Layer::clamped(const Tensor& y) const {
+  const std::optional<Tensor> eta = output_ && !calibrating_ ? output_->eta() : std::nullopt;
+  Tensor result = y;
+  if (eta) {  // the tensor holds real values / eta, and so do the limits
+    if (std::isfinite(clamp_low_)) result = clamp_low_ == 0 ? result.relu() : at::maximum(result, limit(clamp_low_, *eta));
+    return std::isfinite(clamp_high_) ? at::minimum(result, limit(clamp_high_, *eta)) : result;
+  }
+  if (std::isfinite(clamp_high_)) return y.clamp(clamp_low_, clamp_high_);
+  return clamp_low_ == 0 ? y.relu() : y;
 }
 
 Tensor Layer::forward(const std::vector<Tensor>& inputs) {
@@ -51,13 +73,9 @@ Tensor Layer::forward(const std::vector<Tensor>& inputs) {
     const Tensor unit = at::tensor(scales, at::kDouble).to(codes.device());
     return (codes.to(at::kDouble) * (codes.dim() == 4 ? unit.reshape({-1, 1, 1}) : unit)).to(at::kFloat);
   }
-  Tensor y = calibrating_ ? in_float(inputs) : simulate(inputs);
-  if (std::isfinite(clamp_high_)) {
-    y = y.clamp(clamp_low_, clamp_high_);
-  } else if (clamp_low_ == 0) {
-    y = y.relu();
-  }
-  return output_ ? output_->forward(y) : y;
+  if (output_ && is_training()) output_->advance();
+  const Tensor y = clamped(calibrating_ ? in_float(inputs) : simulate(inputs));
+  return (output_ ? output_->forward(y) : y).to(inputs[0].dtype());  // float64 where float32 could not hold the sums
 }
 
 Tensor Layer::integer_codes(const std::vector<Tensor>& inputs) {
@@ -89,7 +107,13 @@ const engine::IntegerNetwork& Layer::lowered(const std::vector<Tensor>& codes) {
     for (const Tensor& t : module.buffers()) state.push_back(state_of(t));
   };
   note(*this);
-  for (const QuantizerPtr& input : inputs_) note(*input);
+  for (const QuantizerPtr& input : inputs_) {
+    note(*input);
+    for (const QuantizerPtr& other : input->depends_on()) note(*other);
+  }
+  if (output_) {
+    for (const QuantizerPtr& other : output_->depends_on()) note(*other);
+  }
   if (!lowered_ || lowered_->state != state) {
     ir::Builder builder(policy_);
     std::vector<ir::ValueId> values;
@@ -105,7 +129,9 @@ const engine::IntegerNetwork& Layer::lowered(const std::vector<Tensor>& codes) {
 // --- Quantize ----------------------------------------------------------------------------------------------------------
 
 QuantizeImpl::QuantizeImpl(const QConfig& config)
-    : Layer("Quantize", {}, make_output(config, false), -INFINITY, INFINITY, config.requantization) {}
+    : Layer("Quantize", {}, make_output(config, config.nonnegative_input), -INFINITY, INFINITY, config.requantization) {
+  output()->hold_real_values(/*entering=*/true);
+}
 
 ir::ValueId QuantizeImpl::lower(ir::Builder& builder, const std::string& name, const std::vector<ir::ValueId>& inputs) {
   return builder.quantize(name, inputs.at(0), output()->grid());
@@ -118,7 +144,8 @@ AffineLayer::AffineLayer(std::string name, std::vector<int64_t> weight_shape, co
     : Layer(std::move(name), {std::move(input)}, options.last ? nullptr : make_output(config, options.relu), options.relu ? 0 : -INFINITY,
             options.relu ? options.clamp_high : INFINITY, config.requantization),
       options_(options),
-      fold_(options.batch_norm && config.fold_batch_norm) {
+      fold_(config.fold_batch_statistics || (options.batch_norm && config.fold_batch_norm)),
+      fold_batch_(config.fold_batch_statistics) {
   for (const int64_t size : weight_shape) require(size > 0, "{}: every size of the weight must be positive, got {}", this->name(), size);
   weight = register_parameter("weight", at::empty(weight_shape));
   torch::nn::init::kaiming_uniform_(weight, std::sqrt(5.0));
@@ -135,11 +162,50 @@ AffineLayer::AffineLayer(std::string name, std::vector<int64_t> weight_shape, co
   weight_quantizer_ = register_module("weight_quantizer", config.make_weight(config.weight_bits, weight_shape));
 }
 
-AffineLayer::FrozenAffine AffineLayer::frozen_affine() const {
+AffineLayer::ChannelTerms AffineLayer::frozen_affine() const {
   const auto layer_bias = bias.defined() ? std::optional(bias) : std::nullopt;
-  if (!options_.batch_norm) return {std::nullopt, layer_bias ? std::optional(layer_bias->to(at::kDouble)) : std::nullopt};
+  if (!options_.batch_norm) {
+    return between_etas({std::nullopt, layer_bias ? std::optional(layer_bias->to(at::kDouble)) : std::nullopt});
+  }
   const auto [factor, shift] = batch_norm_affine(norm_weight, norm_bias, running_mean, running_var, options_.eps, layer_bias);
-  return {factor, shift};
+  return between_etas({factor, shift});
+}
+
+AffineLayer::ChannelTerms AffineLayer::batch_affine(const Tensor& x) {
+  const auto layer_bias = bias.defined() ? std::optional(bias) : std::nullopt;
+  const std::optional<Tensor> eta = input().eta();
+  const Tensor y = real(x, eta ? weight * *eta : weight, layer_bias);
+  std::vector<int64_t> dimensions{0};
+  for (int64_t d = 2; d < y.dim(); ++d) dimensions.push_back(d);
+  const auto [var, mean] = at::var_mean(y, dimensions, /*correction=*/0);
+  {
+    const at::NoGradGuard guard;
+    const auto count = static_cast<double>(y.numel() / std::max<int64_t>(1, y.size(1)));
+    running_mean.lerp_(mean, options_.momentum);
+    running_var.lerp_(var * (count / std::max(1.0, count - 1)), options_.momentum);
+  }
+  const auto [factor, shift] = batch_norm_affine(norm_weight, norm_bias, mean, var, options_.eps, layer_bias);
+  return between_etas({factor, shift});
+}
+
+AffineLayer::ChannelTerms AffineLayer::between_etas(ChannelTerms real) const {
+  const std::optional<Tensor> source = input().eta();
+  if (!source) return real;
+  Tensor ratio = source->to(at::kDouble);
+  if (output()) {
+    const std::optional<Tensor> eta = output()->eta();
+    require(eta.has_value(), "{}: F8Net goes with F8Net in every layer, its output is quantized by {}", name(), output()->name());
+    const Tensor target = eta->to(at::kDouble);
+    ratio = ratio / target;
+    if (real.shift) real.shift = *real.shift / target;
+  }
+  return {real.factor ? *real.factor * ratio : ratio, real.shift};
+}
+
+bool AffineLayer::needs_double(const QuantizedWeight& w, const Tensor& bias, const Tensor& unit) const {
+  if (policy() != core::RequantPolicy::shift || uses_batch_statistics() || !has_codes(w)) return false;
+  const int64_t largest = std::max(-input().quant_min(), input().quant_max());
+  return !sums_fit_float32(w.values.detach(), w.scale.detach(), largest, bias.detach(), unit);
 }
 
 Tensor AffineLayer::folded(const std::optional<Tensor>& factor) const {
@@ -176,9 +242,10 @@ Tensor AffineLayer::in_float(const std::vector<Tensor>& inputs) {
 }
 
 Tensor AffineLayer::simulate(const std::vector<Tensor>& inputs) {
-  if (options_.batch_norm && is_training() && !frozen_) return simulate_batch(inputs[0]);
-  const FrozenAffine affine = frozen_affine();
-  const QuantizedWeight w = quantized_weight(affine.factor);
+  if (uses_batch_statistics() && !fold_batch_) return simulate_batch(inputs[0]);
+  Tensor x = inputs[0];
+  const ChannelTerms affine = uses_batch_statistics() ? batch_affine(x) : frozen_affine();
+  QuantizedWeight w = quantized_weight(affine.factor);
   const std::optional<Tensor> absorbed = fold_ ? std::nullopt : affine.factor;
   Tensor shift = affine.shift ? *affine.shift : at::zeros({weight.size(0)}, weight.options().dtype(at::kDouble));
   if (const std::optional<Tensor> residual = residual_of(w)) shift = shift + (absorbed ? *residual * *absorbed : *residual);
@@ -186,10 +253,14 @@ Tensor AffineLayer::simulate(const std::vector<Tensor>& inputs) {
     Tensor unit = input().scale().detach().to(at::kDouble) * w.scale.detach().to(at::kDouble);
     if (absorbed) unit = unit * absorbed->detach();
     shift = round_bias(shift, unit, output() ? std::optional(output()->offset().detach()) : std::nullopt);
+    if (needs_double(w, shift, unit)) {
+      x = x.to(at::kDouble);
+      w.values = w.values.to(at::kDouble);
+    }
   }
-  shift = shift.to(weight.dtype());
-  if (!absorbed) return on_codes(inputs[0], w, shift);
-  return at::addcmul(per_channel(shift), on_codes(inputs[0], w, std::nullopt), per_channel(absorbed->to(weight.dtype())));
+  shift = shift.to(x.dtype());
+  if (!absorbed) return on_codes(x, w, shift);
+  return at::addcmul(per_channel(shift), on_codes(x, w, std::nullopt), per_channel(absorbed->to(x.dtype())));
 }
 
 Tensor AffineLayer::simulate_batch(const Tensor& x) {
@@ -211,7 +282,7 @@ Tensor AffineLayer::simulate_batch(const Tensor& x) {
 template <class Append>
 ir::ValueId AffineLayer::lower_affine(const Append& append) {
   const at::NoGradGuard guard;
-  const FrozenAffine affine = frozen_affine();
+  const ChannelTerms affine = frozen_affine();
   const QuantizedWeight w = quantized_weight(affine.factor);
   const methods::LoweredWeight lowered = weight_quantizer_->lowered(w);
   const Tensor factor = affine.factor && !fold_ ? methods::on_host(*affine.factor, at::kDouble) : Tensor();
@@ -278,14 +349,30 @@ ir::ValueId LinearImpl::lower(ir::Builder& builder, const std::string& name, con
 // --- layers without weights --------------------------------------------------------------------------------------------
 
 AddImpl::AddImpl(const QConfig& config, QuantizerPtr left, QuantizerPtr right, bool relu)
-    : Layer("Add", {std::move(left), std::move(right)}, make_output(config, relu), relu ? 0 : -INFINITY, INFINITY, config.requantization) {}
+    : Layer("Add", {std::move(left), std::move(right)}, make_output(config, relu), relu ? 0 : -INFINITY, INFINITY, config.requantization) {
+  for (const QuantizerPtr& source : this->inputs()) output()->join(source);
+}
+
+Tensor AddImpl::simulate(const std::vector<Tensor>& inputs) {
+  const auto in_output_units = [&](size_t i) {
+    const std::optional<Tensor> ratio = input(i).ratio_to(*output());
+    return ratio ? inputs[i] * *ratio : inputs[i];
+  };
+  return in_output_units(0) + in_output_units(1);
+}
 
 ir::ValueId AddImpl::lower(ir::Builder& builder, const std::string& name, const std::vector<ir::ValueId>& inputs) {
-  return builder.add(name, inputs.at(0), inputs.at(1), *target());
+  const auto factor = [&](size_t i) {
+    const std::optional<Tensor> ratio = input(i).ratio_to(*output());
+    return ratio ? ratio->item<double>() : 1.0;
+  };
+  return builder.add(name, inputs.at(0), inputs.at(1), *target(), factor(0), factor(1));
 }
 
 ConcatImpl::ConcatImpl(const QConfig& config, std::vector<QuantizerPtr> inputs)
-    : Layer("Concat", std::move(inputs), make_output(config, false), -INFINITY, INFINITY, config.requantization) {}
+    : Layer("Concat", std::move(inputs), make_output(config, false), -INFINITY, INFINITY, config.requantization) {
+  require(policy() != core::RequantPolicy::shift, "Concat: not defined in a network of shifts only (F8Net)");
+}
 
 Tensor ConcatImpl::simulate(const std::vector<Tensor>& inputs) { return at::cat(inputs, 1); }
 
@@ -297,6 +384,7 @@ ElementwiseImpl::ElementwiseImpl(const std::string& function, const QConfig& con
     : Layer("Elementwise", {std::move(input)}, make_output(config, function != "tanh"), -INFINITY, INFINITY, config.requantization),
       function_(function) {
   ir::evaluate(function, {}, 0.0);  // throws for an unknown name
+  require(policy() != core::RequantPolicy::shift, "Elementwise: {} is not defined in a network of shifts only (F8Net)", function);
 }
 
 Tensor ElementwiseImpl::simulate(const std::vector<Tensor>& inputs) {
@@ -315,10 +403,35 @@ ir::ValueId ElementwiseImpl::lower(ir::Builder& builder, const std::string& name
   return builder.lookup(name, inputs.at(0), function_, {}, output()->grid());
 }
 
+AvgPool2dImpl::AvgPool2dImpl(int64_t kernel, const QConfig& config, QuantizerPtr input, bool nonnegative)
+    : Layer("AvgPool2d", {std::move(input)}, make_output(config, nonnegative), -INFINITY, INFINITY, config.requantization),
+      kernel_(kernel),
+      divisor_(kernel * kernel) {
+  require(kernel > 0 && kernel <= ir::max_window, "AvgPool2d: kernel must be in [1, {}], got {}", ir::max_window, kernel);
+  if (policy() != core::RequantPolicy::shift) return;
+  divisor_ = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(divisor_)));
+  output()->follow(inputs()[0], static_cast<double>(divisor_) / static_cast<double>(kernel * kernel));
+}
+
+Tensor AvgPool2dImpl::simulate(const std::vector<Tensor>& inputs) {
+  return at::avg_pool2d(inputs[0], kernel_, kernel_, 0, false, true, divisor_);
+}
+
+Tensor AvgPool2dImpl::in_float(const std::vector<Tensor>& inputs) { return at::avg_pool2d(inputs[0], kernel_, kernel_); }
+
+ir::ValueId AvgPool2dImpl::lower(ir::Builder& builder, const std::string& name, const std::vector<ir::ValueId>& inputs) {
+  const auto size = static_cast<int32_t>(kernel_);
+  const core::Window window{.kernel = {size, size}, .stride = {size, size}};
+  const bool whole = divisor_ == kernel_ * kernel_;
+  return builder.avg_pool2d(name, inputs.at(0), window, false, true, *target(), 1.0, whole ? 0 : static_cast<int32_t>(divisor_));
+}
+
 AdaptiveAvgPool2dImpl::AdaptiveAvgPool2dImpl(int64_t height, int64_t width, const QConfig& config, QuantizerPtr input, bool nonnegative)
     : Layer("AdaptiveAvgPool2d", {std::move(input)}, make_output(config, nonnegative), -INFINITY, INFINITY, config.requantization),
       size_{height, width} {
   require(height > 0 && width > 0, "AdaptiveAvgPool2d: height and width must be positive, got {} and {}", height, width);
+  require(policy() != core::RequantPolicy::shift,
+          "AdaptiveAvgPool2d: a network of shifts only (F8Net) needs windows of a known size: use AvgPool2d");
 }
 
 Tensor AdaptiveAvgPool2dImpl::simulate(const std::vector<Tensor>& inputs) { return at::adaptive_avg_pool2d(inputs[0], size_); }

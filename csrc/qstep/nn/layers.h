@@ -65,11 +65,14 @@ class Layer : public torch::nn::Module {
   virtual Tensor in_float(const std::vector<Tensor>& inputs) { return simulate(inputs); }
 
   const ActivationQuantizer& input(size_t i = 0) const { return *inputs_[i]; }
+  const std::vector<QuantizerPtr>& inputs() const { return inputs_; }
+  core::RequantPolicy policy() const { return policy_; }
   bool calibrating() const { return calibrating_; }
   std::optional<ir::Target> target() const;
 
  private:
   const engine::IntegerNetwork& lowered(const std::vector<Tensor>& codes);
+  Tensor clamped(const Tensor& y) const;
 
   /// The engine of the layer and what it was lowered from: address, version and sum of the bits of each parameter and buffer.
   struct Lowered {
@@ -144,11 +147,18 @@ class AffineLayer : public Layer {
   ir::ValueId lower_affine(const Append& append);
 
  private:
-  struct FrozenAffine {
+  struct ChannelTerms {
     std::optional<Tensor> factor;  // float64
     std::optional<Tensor> shift;   // float64
   };
-  FrozenAffine frozen_affine() const;
+  ChannelTerms frozen_affine() const;
+  // The same with the statistics of the batch, which un-quantized weights give; gradients flow through them (F8Net).
+  ChannelTerms batch_affine(const Tensor& x);
+  // Factor and shift of what input and output tensors hold, from those of the real values they stand for.
+  ChannelTerms between_etas(ChannelTerms real) const;
+  bool uses_batch_statistics() const { return options_.batch_norm && is_training() && !frozen_; }
+  // Whether sums may leave the integers of float32 where all else is exact: with powers of two only and frozen statistics.
+  bool needs_double(const QuantizedWeight& w, const Tensor& bias, const Tensor& unit) const;
   QuantizedWeight quantized_weight(const std::optional<Tensor>& factor);
   Tensor folded(const std::optional<Tensor>& factor) const;
   std::optional<Tensor> residual_of(const QuantizedWeight& w) const;
@@ -156,6 +166,7 @@ class AffineLayer : public Layer {
 
   AffineOptions options_;
   bool fold_;
+  bool fold_batch_;
   bool frozen_ = false;
   std::shared_ptr<WeightQuantizer> weight_quantizer_;
 };
@@ -230,7 +241,8 @@ class AddImpl : public Layer {
   ir::ValueId lower(ir::Builder& builder, const std::string& name, const std::vector<ir::ValueId>& inputs) override;
 
  protected:
-  Tensor simulate(const std::vector<Tensor>& inputs) override { return inputs[0] + inputs[1]; }
+  Tensor simulate(const std::vector<Tensor>& inputs) override;
+  Tensor in_float(const std::vector<Tensor>& inputs) override { return inputs[0] + inputs[1]; }
 };
 TORCH_MODULE(Add);
 
@@ -258,6 +270,23 @@ class ElementwiseImpl : public Layer {
   std::string function_;
 };
 TORCH_MODULE(Elementwise);
+
+/// Average pooling over square windows side by side: [N, C, H, W] -> [N, C, H / kernel, W / kernel]. Where the network has shifts only
+/// (F8Net) the sum is divided by the power of two next to the window's size, and the output's eta makes up for it.
+class AvgPool2dImpl : public Layer {
+ public:
+  AvgPool2dImpl(int64_t kernel, const QConfig& config, QuantizerPtr input, bool nonnegative = true);
+  ir::ValueId lower(ir::Builder& builder, const std::string& name, const std::vector<ir::ValueId>& inputs) override;
+
+ protected:
+  Tensor simulate(const std::vector<Tensor>& inputs) override;
+  Tensor in_float(const std::vector<Tensor>& inputs) override;
+
+ private:
+  int64_t kernel_;
+  int64_t divisor_;
+};
+TORCH_MODULE(AvgPool2d);
 
 /// Mean over height and width: [N, C, H, W] -> [N, C, height, width].
 class AdaptiveAvgPool2dImpl : public Layer {

@@ -59,6 +59,21 @@ QConfig QConfig::pwlq(const PwlqOptions& options) {
   return config;
 }
 
+QConfig QConfig::f8net(const F8NetOptions& options) {
+  QConfig config{.weight_bits = options.weight_bits,
+                 .act_bits = options.act_bits,
+                 .fold_batch_statistics = true,
+                 .nonnegative_input = options.nonnegative_input,
+                 .requantization = core::RequantPolicy::shift};
+  config.make_weight = [weight = options.weight](int64_t bit_width, at::IntArrayRef) {
+    return std::make_shared<methods::F8NetWeightQuantizer>(bit_width, weight);
+  };
+  config.make_activation = [activation = options.activation](int64_t bit_width, bool nonnegative) {
+    return std::make_shared<methods::F8NetActivationQuantizer>(bit_width, nonnegative, activation);
+  };
+  return config;
+}
+
 QConfig QConfig::with_bits(int64_t weight, int64_t act) const {
   QConfig config = *this;
   config.weight_bits = weight;

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "qstep/core/requantize.h"
+#include "qstep/methods/f8net/quantizer.h"
 #include "qstep/methods/iao/quantizer.h"
 #include "qstep/methods/lsq_plus/quantizer.h"
 #include "qstep/methods/pact/quantizer.h"
@@ -17,6 +18,8 @@ struct QConfig {
   int64_t weight_bits = 8;
   int64_t act_bits = 8;
   bool fold_batch_norm = false;  ///< into the weights (IAO); else into the multiplier of each channel
+  bool fold_batch_statistics = false;  ///< as fold_batch_norm, in training with the statistics of the batch (F8Net)
+  bool nonnegative_input = false;      ///< the network's input is never negative (images in [0, 1])
   core::RequantPolicy requantization = core::RequantPolicy::exact;
   /// Makers of quantizers; `shape` is that of the weight, `nonnegative` whether an activation function makes the tensor.
   std::function<std::shared_ptr<methods::WeightQuantizer>(int64_t bit_width, at::IntArrayRef shape)> make_weight = {};
@@ -61,6 +64,18 @@ struct QConfig {
   };
   static QConfig pwlq(const PwlqOptions& options);
   static QConfig pwlq() { return pwlq(PwlqOptions()); }
+
+  struct F8NetOptions {
+    int64_t weight_bits = 8;
+    int64_t act_bits = 8;
+    bool nonnegative_input = false;
+    methods::F8NetWeightOptions weight = {};
+    methods::F8NetActivationOptions activation = {};
+  };
+  /// F8Net: 8-bit fixed-point numbers, shifts instead of multipliers between layers. A network whose output comes from a layer that is not
+  /// `last` calls hold_real_values(false) on that layer's output().
+  static QConfig f8net(const F8NetOptions& options);
+  static QConfig f8net() { return f8net(F8NetOptions()); }
 
   /// The same with other widths: for a first or last layer.
   QConfig with_bits(int64_t weight, int64_t act) const;
