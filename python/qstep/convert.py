@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -56,6 +57,8 @@ class _Conversion(fx.Interpreter):
         args, kwargs = arguments_of(node)
         if node.target is operator.getitem:
             return self._part(node, source, x)
+        if isinstance(module, qnn.Pad):
+            return self._pad(node, module.padding, x)
         if isinstance(module, nn.MaxPool2d) or node.target in (tF.max_pool2d, torch.max_pool2d):
             return self._max_pool(node, module, x)
         if isinstance(module, nn.Identity) or is_dropout(node, module) or node.target in ("contiguous", "clone"):
@@ -97,17 +100,26 @@ class _Conversion(fx.Interpreter):
         for axis, entry in enumerate(entries):
             if entry == slice(None):
                 continue
-            if (
-                not isinstance(entry, slice)
-                or entry.step not in (None, 1)
-                or not all(isinstance(e, int | None) for e in (entry.start, entry.stop))
+            if not isinstance(entry, slice) or not all(
+                isinstance(e, int | None) for e in (entry.start, entry.stop, entry.step)
             ):
                 raise UnsupportedError(
-                    f"convert: node '{node.name}': only slices with constant bounds and step 1 can be exported, got {index}"
+                    f"convert: node '{node.name}': only slices with constant bounds and steps can be exported, got {index}"
                 )
-            start, stop, _ = entry.indices(shape[axis])
-            x = self.builder.slice(f"{node.name}.{axis}", x, axis, start, stop)
+            start, stop, step = entry.indices(shape[axis])
+            if stop <= start:
+                raise UnsupportedError(f"convert: node '{node.name}': the slice {index} is empty")
+            x = self.builder.slice(f"{node.name}.{axis}", x, axis, start, stop, step)
         return x
+
+    def _pad(self, node: fx.Node, padding: Sequence[int], x: int) -> int:
+        if min(padding, default=0) < 0:
+            raise UnsupportedError(f"convert: node '{node.name}': padding must be at least 0, got {tuple(padding)}")
+        rank = len(node.meta["tensor_meta"].shape)
+        widths = [0] * (2 * rank - len(padding)) + [
+            width for i in reversed(range(0, len(padding), 2)) for width in padding[i : i + 2]
+        ]  # (before, after) from the first dimension on; torch counts from the last
+        return self.builder.pad(node.name, x, widths[::2], widths[1::2])
 
     def _max_pool(self, node: fx.Node, module: nn.Module | None, x: int) -> int:
         names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")

@@ -571,7 +571,10 @@ class Concat(Layer):
 
 
 class AvgPool2d(Layer):
-    """Average pooling. Padding counts as the code of zero, like everywhere."""
+    """Average pooling. Padding counts as the code of zero, like everywhere.
+
+    ``divisor_override``: what sums are divided by instead of the number of taps; padding then adds nothing.
+    """
 
     def __init__(
         self,
@@ -581,25 +584,30 @@ class AvgPool2d(Layer):
         padding: Sequence[int],
         ceil_mode: bool = False,
         count_include_pad: bool = True,
+        divisor_override: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__(*quantizers, **options)
         self.kernel, self.stride, self.padding = tuple(kernel), tuple(stride), tuple(padding)
         self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
+        self.divisor_override = divisor_override
 
     def simulate(self, *inputs: Tensor) -> Tensor:
-        residual = self._inputs[0].residual if any(self.padding) and not self.calibrating else None
+        pads = any(self.padding) and self.divisor_override is None
+        residual = self._inputs[0].residual if pads and not self.calibrating else None
         x = inputs[0] if residual is None else inputs[0] - residual
-        y = tF.avg_pool2d(x, self.kernel, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
+        window = self.kernel, self.stride, self.padding, self.ceil_mode, self.count_include_pad
+        y = tF.avg_pool2d(x, *window, self.divisor_override)
         return y if residual is None else y + residual
 
     def lower(self, builder: _C.Builder, name: str, inputs: Sequence[int], shape: Sequence[int]) -> int:
         window = _C.Window(self.kernel, self.stride, (*self.padding, *self.padding), (1, 1))
-        return builder.avg_pool2d(name, inputs[0], window, self.ceil_mode, self.count_include_pad, self.target())
+        options = self.ceil_mode, self.count_include_pad, self.target()
+        return builder.avg_pool2d(name, inputs[0], window, *options, divisor_override=self.divisor_override or 0)
 
 
 class ShiftAvgPool2d(AvgPool2d):
-    """Average pooling of a network without multipliers (F8Net): the sum over a window, divided by the power of two next to its size.
+    """Average pooling of a network without multipliers (F8Net): the sum over a window, divided by the power of two from its size on.
 
     The rest of the division is part of the output's ``eta``, and so of the weights of the layers behind.
     """
@@ -607,9 +615,9 @@ class ShiftAvgPool2d(AvgPool2d):
     def __init__(self, *quantizers: Any, **options: Any) -> None:
         super().__init__(*quantizers, **options)
         assert self.output_quantizer is not None
-        taps = self.kernel[0] * self.kernel[1]
-        self.divisor = 1 << (taps - 1).bit_length()
-        self.output_quantizer.follow(self._inputs[0], self.divisor / taps)
+        wanted = self.divisor_override or self.kernel[0] * self.kernel[1]
+        self.divisor = 1 << (wanted - 1).bit_length()
+        self.output_quantizer.follow(self._inputs[0], self.divisor / wanted)
 
     def float_forward(self, *inputs: Tensor) -> Tensor:
         return super().simulate(*inputs)

@@ -462,12 +462,13 @@ class _Preparation:
             return True
         else:
             return False
-        if arguments.get("divisor_override"):
-            raise self.unsupported(node, "divisor_override", "Use the plain mean of the window")
+        divisor = arguments.get("divisor_override")
+        if divisor is not None and not 1 <= divisor < 2**31:
+            raise self.unsupported(node, f"divisor_override={divisor}", "Use a positive one")
         kernel = pair(arguments["kernel_size"])
         stride, padding = arguments.get("stride") or kernel, arguments.get("padding", 0)
         options: dict[str, Any] = {"kernel": kernel, "stride": pair(stride), "padding": pair(padding), "ceil_mode": bool(arguments.get("ceil_mode", False)),
-                   "count_include_pad": bool(arguments.get("count_include_pad", True))}  # fmt: skip
+                   "count_include_pad": bool(arguments.get("count_include_pad", True)), "divisor_override": divisor}  # fmt: skip
         kind = qnn.AvgPool2d
         if self._shift_only:
             if options["ceil_mode"] or (any(options["padding"]) and not options["count_include_pad"]):

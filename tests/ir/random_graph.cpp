@@ -246,7 +246,7 @@ class Maker {
   }
 
   void add_node() {
-    switch (below(12)) {
+    switch (below(13)) {
       case 0:
       case 1:
         return add_conv2d();
@@ -267,6 +267,8 @@ class Maker {
         return add_permute();
       case 10:
         return add_slice();
+      case 11:
+        return add_pad();
       default:
         return add_average();
     }
@@ -441,7 +443,18 @@ class Maker {
     const auto axis = static_cast<int32_t>(between(1, static_cast<int64_t>(shape.size()) - 1));
     const int64_t size = shape[static_cast<size_t>(axis)];
     const int64_t start = below(size);
-    append("slice", Slice{axis, start, between(start + 1, size)}, {x}, codes(value(x).grid));
+    const Slice slice{axis, start, between(start + 1, size), chance(0.5) ? 1 : between(1, 4)};
+    append("slice", slice, {x}, codes(value(x).grid));
+  }
+
+  void add_pad() {
+    const ValueId x = pick_codes();
+    Pad pad;
+    for (size_t axis = 0; axis < value(x).shape.size(); ++axis) {
+      pad.before.push_back(chance(0.3) && axis > 0 ? between(1, 3) : 0);
+      pad.after.push_back(chance(0.3) && axis > 0 ? between(1, 3) : 0);
+    }
+    append("pad", std::move(pad), {x}, codes(value(x).grid));
   }
 
   void add_outputs() {

@@ -57,10 +57,11 @@ Graph sample_graph() {
   append(graph, "lookup", Lookup{"reverse", {15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0}}, {"bilinear"},
          codes);
   append(graph, "concat", Concat{1}, {"bilinear", "lookup"}, codes);
-  append(graph, "slice", Slice{1, 2, 6}, {"concat"}, codes);
+  append(graph, "slice", Slice{1, 1, 8, 2}, {"concat"}, codes);
   append(graph, "permute", Permute{{0, 2, 3, 1}}, {"slice"}, codes);
-  append(graph, "reshape", Reshape{{0, -1}}, {"permute"}, codes);
-  append(graph, "linear", Linear{.weight = weight({5, 64}, 3), .bias = {10, 20, 30, 40, 50}}, {"reshape"},
+  append(graph, "pad", Pad{{0, 0, 0, 0}, {0, 0, 0, 2}}, {"permute"}, codes);
+  append(graph, "reshape", Reshape{{0, -1}}, {"pad"}, codes);
+  append(graph, "linear", Linear{.weight = weight({5, 96}, 3), .bias = {10, 20, 30, 40, 50}}, {"reshape"},
          {.kind = ValueKind::accumulator, .scales = {0.1, 0.2, -0.3, 0.4, 0.0}});
   graph.outputs = {append(graph, "logits", Dequantize{}, {"linear"}, {.kind = ValueKind::real})};
   return graph;

@@ -21,7 +21,8 @@ TEST(Shapes, FollowTheSampleGraph) {
     EXPECT_EQ(shape("concat"), (Shape{batch, 8, 4, 4}));
     EXPECT_EQ(shape("slice"), (Shape{batch, 4, 4, 4}));
     EXPECT_EQ(shape("permute"), (Shape{batch, 4, 4, 4}));
-    EXPECT_EQ(shape("reshape"), (Shape{batch, 64}));
+    EXPECT_EQ(shape("pad"), (Shape{batch, 4, 4, 6}));
+    EXPECT_EQ(shape("reshape"), (Shape{batch, 96}));
     EXPECT_EQ(shape("logits"), (Shape{batch, 5}));
   }
 }
@@ -49,6 +50,17 @@ TEST(Shapes, CountWindows) {
   }
 }
 
+TEST(Shapes, SlicesTakeEachStep) {
+  const auto size = [](int64_t start, int64_t stop, int64_t step) {
+    return output_shape({"cut", Slice{1, start, stop, step}, {0}, 1}, std::vector<Shape>{{2, 9}})[1];
+  };
+  EXPECT_EQ(size(0, 9, 1), 9);
+  EXPECT_EQ(size(0, 9, 2), 5);
+  EXPECT_EQ(size(1, 9, 2), 4);
+  EXPECT_EQ(size(1, 8, 3), 3);
+  EXPECT_EQ(size(8, 9, 100), 1);
+}
+
 TEST(Shapes, ReshapeFillsIn) {
   const auto reshaped = [](Shape to, Shape from) {
     return output_shape({"reshape", Reshape{std::move(to)}, {0}, 1}, std::vector<Shape>{std::move(from)});
@@ -71,13 +83,16 @@ TEST(Shapes, NameTheNodeThatCannotTakeItsInput) {
   expect_error([&] { infer_shapes(graph, {{2, 3, 8}}); }, "'conv2d'", "[N, C, H, W]", "[2, 3, 8]");
   expect_error([&] { infer_shapes(graph, {{2, 4, 8, 8}}); }, "'conv2d'", "3 channels", "[2, 4, 8, 8]");
   expect_error([&] { infer_shapes(graph, {{2, 3, 1, 8}}); }, "'max_pool2d'", "does not fit", "height");
-  expect_error([&] { infer_shapes(graph, {{2, 3, 12, 8}}); }, "'linear'", "64", "[2, 96]");
+  expect_error([&] { infer_shapes(graph, {{2, 3, 12, 8}}); }, "'linear'", "96", "[2, 144]");
   expect_error([&] { infer_shapes(graph, {{2, 3, -8, 8}}); }, "'image'", ">= 0");
   expect_error([&] { infer_shapes(graph, {{int64_t{1} << 38, 3, 8, 8}}); }, "'image'", "2^40");
 
   const std::vector<Shape> image = {{1, 2, 3, 3}};
   expect_error([&] { output_shape({"cut", Slice{1, 0, 3}, {0}, 1}, image); }, "'cut'", "stop", "2");
   expect_error([&] { output_shape({"cut", Slice{4, 0, 3}, {0}, 1}, image); }, "'cut'", "axis");
+  expect_error([&] { output_shape({"frame", Pad{{0, 1}, {1, 0}}, {0}, 1}, image); }, "'frame'", "2 dimensions");
+  const Shape far = {0, 0, int64_t{1} << 39, 0};
+  expect_error([&] { output_shape({"frame", Pad{far, far}, {0}, 1}, image); }, "'frame'", "2^40");
   expect_error([&] { output_shape({"turn", Permute{{0, 1}}, {0}, 1}, image); }, "'turn'", "order");
   expect_error(
       [&] {

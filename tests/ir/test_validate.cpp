@@ -30,10 +30,10 @@ struct Break {
   std::function<void(Graph&)> change;
 };
 
-void expect_each_named(const std::vector<Break>& breaks) {
+void expect_each_named(const std::vector<Break>& breaks, const Graph& whole = sample_graph()) {
   for (const Break& b : breaks) {
     SCOPED_TRACE(fmt::format("{} {}", b.where, b.field));
-    Graph graph = sample_graph();
+    Graph graph = whole;
     b.change(graph);
     expect_error([&] { validate(graph); }, b.field, b.where);
   }
@@ -253,9 +253,9 @@ TEST(Validate, ProvesThatPiecewiseAccumulatorsFit) {
   PiecewiseEncoding encoding{.multipliers = std::vector<int32_t>(15, 0),
                              .constants = std::vector<int64_t>(5, 0),
                              .shifts = std::vector<int8_t>(5, 0)};
-  // Channel 0: 64 weights, sums up to 64 * 3 * 12 = 2304 and 768; the result is below 2^31 with the rounding.
+  // Channel 0: 96 weights, sums up to 96 * 3 * 12 = 3456 and 1152; the result is below 2^31 with the rounding.
   encoding.multipliers[5] = 900000;  // of the magnitudes of region 1
-  encoding.constants[0] = INT32_MAX - 1 - int64_t{2304} * 900000;
+  encoding.constants[0] = INT32_MAX - 1 - int64_t{3456} * 900000;
   linear.weight.encoding = encoding;
   EXPECT_NO_THROW(validate(graph));
   encoding.constants[0] += 1;
@@ -264,6 +264,46 @@ TEST(Validate, ProvesThatPiecewiseAccumulatorsFit) {
   encoding.shifts[0] = 1;
   linear.weight.encoding = encoding;
   EXPECT_NO_THROW(validate(graph));
+}
+
+TEST(Validate, NamesWhatMultipliesUnderTheShiftPolicy) {
+  Graph whole = sample_graph();
+  whole.policy = RequantPolicy::shift;
+  operation<Conv2d>(whole, "conv2d").requantize.multipliers = {{1, 7}};
+  operation<Bilinear>(whole, "bilinear") = {.left = 2, .right = 1 << 22, .shift = 62, .clamp_max = 15};
+  AvgPool2d& average = operation<AvgPool2d>(whole, "avg_pool2d");
+  average = {.window = average.window, .divisor_override = 4, .multiplier = 2, .shift = 3, .clamp_max = 15};
+  value(whole, "linear").scales = {0.5, 0.25, 1, 2, 0x1p-40};
+  EXPECT_NO_THROW(validate(whole));
+
+  const auto bilinear = [](auto change) { return [change](Graph& g) { change(operation<Bilinear>(g, "bilinear")); }; };
+  const auto pool = [](auto change) { return [change](Graph& g) { change(operation<AvgPool2d>(g, "avg_pool2d")); }; };
+  expect_each_named(
+      {
+          {"scale must be a power of two", "'quantize'", [](Graph& g) { value(g, "quantize").grid.scale = 0.3F; }},
+          {"offset must be 0", "'quantize'", [](Graph& g) { value(g, "quantize").grid.offset = 0.5F; }},
+          {"scales must be powers of two", "'linear'", [](Graph& g) { value(g, "linear").scales[2] = 3; }},
+          {"scales must be powers of two", "'linear'", [](Graph& g) { value(g, "linear").scales[2] = -1; }},
+          {"scales must be powers of two", "'linear'", [](Graph& g) { value(g, "linear").scales[2] = 0; }},
+          {"multiplier must be 1", "'conv2d'",
+           [](Graph& g) { operation<Conv2d>(g, "conv2d").requantize.multipliers[0].multiplier = 2; }},
+          {"operation must be add", "'bilinear'",
+           bilinear([](Bilinear& b) { b.operation = Bilinear::Operation::multiply; })},
+          {"left must be a power of two", "'bilinear'", bilinear([](Bilinear& b) { b.left = 3; })},
+          {"left must be a power of two", "'bilinear'", bilinear([](Bilinear& b) { b.left = 1 << 23; })},
+          {"right must be a power of two", "'bilinear'", bilinear([](Bilinear& b) { b.right = -1; })},
+          {"right must be a power of two", "'bilinear'", bilinear([](Bilinear& b) { b.right = 0; })},
+          {"constant must be 0", "'bilinear'", bilinear([](Bilinear& b) { b.constant = 1; })},
+          {"multiplier must be a power of two", "'avg_pool2d'", pool([](AvgPool2d& p) { p.multiplier = 3; })},
+          {"multiplier must be a power of two", "'avg_pool2d'", pool([](AvgPool2d& p) { p.multiplier = -2; })},
+          {"divisor_override must be a power of two", "'avg_pool2d'",
+           pool([](AvgPool2d& p) { p.divisor_override = 0; })},
+          {"divisor_override must be a power of two", "'avg_pool2d'",
+           pool([](AvgPool2d& p) { p.divisor_override = 9; })},
+          {"constant must be 0", "'avg_pool2d'", pool([](AvgPool2d& p) { p.constant = -1; })},
+          {"tap_constant must be 0", "'avg_pool2d'", pool([](AvgPool2d& p) { p.tap_constant = 1; })},
+      },
+      whole);
 }
 
 // 127 * 15 * 2^20 exceeds int32 by far; the bound is on the real weights, so smaller weights of the same shape pass.
@@ -334,7 +374,16 @@ TEST(Validate, NamesTheOtherNodesField) {
       {"axis", "'concat'", [](Graph& g) { operation<Concat>(g, "concat").axis = -1; }},
       {"axis", "'slice'", [](Graph& g) { operation<Slice>(g, "slice").axis = 8; }},
       {"start", "'slice'", [](Graph& g) { operation<Slice>(g, "slice").start = -1; }},
-      {"stop must be in", "'slice'", [](Graph& g) { operation<Slice>(g, "slice").stop = 2; }},
+      {"stop must be in", "'slice'", [](Graph& g) { operation<Slice>(g, "slice").stop = 1; }},
+      {"step must be in [1,", "'slice'", [](Graph& g) { operation<Slice>(g, "slice").step = 0; }},
+      {"before and after must have 1 to 8", "'pad'", [](Graph& g) { operation<Pad>(g, "pad").after.pop_back(); }},
+      {"before and after must have 1 to 8", "'pad'",
+       [](Graph& g) {
+         operation<Pad>(g, "pad") = {Shape(9, 0), Shape(9, 0)};
+       }},
+      {"before must be in [0,", "'pad'", [](Graph& g) { operation<Pad>(g, "pad").before[2] = -1; }},
+      {"after must be in [0,", "'pad'", [](Graph& g) { operation<Pad>(g, "pad").after[0] = INT64_MAX; }},
+      {"on the grid of the output", "'pad'", other_grid("pad")},
       {"order must name each dimension once", "'permute'",
        [](Graph& g) {
          operation<Permute>(g, "permute").order = {0, 1, 1, 3};

@@ -7,6 +7,7 @@ one shifted product per tap, requantization shifts integers, pools count their t
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,6 +162,36 @@ def load(path: Path) -> Network:
     scales = {name: tensors.pop(f"{name}.scales") for name, value in values.items() if value["kind"] == "accumulator"}
     assert not tensors, f"tensors of no node: {sorted(tensors)}"
     return Network(graph["policy"], graph["inputs"], graph["outputs"], values, scales, nodes)
+
+
+def assert_shift_only(network: Network) -> None:
+    """No constant of the network multiplies: every factor is a power of two, and so is every scale."""
+
+    def expect_power_of_two(what: str, x: float) -> None:
+        assert math.frexp(x)[0] == 0.5, f"{what}: {x} is not a power of two"
+
+    assert network.policy == "shift"
+    for name, value in network.values.items():
+        if grid := value.get("grid"):
+            expect_power_of_two(f"{name}.scale", grid["scale"])
+            assert grid["offset"] == 0, name
+    for name, scales in network.scales.items():
+        for scale in scales:
+            expect_power_of_two(f"{name}.scales", scale)
+    for node in network.nodes:
+        if "multiplier" in node.arrays:
+            assert (node.arrays["multiplier"] == 1).all(), node.name
+        if node.kind == "bilinear":
+            assert node.fields["product"] == node.fields["constant"] == 0, node.name
+            factors: tuple[str, ...] = ("left", "right")
+        elif node.kind == "avg_pool2d":
+            assert node.fields["constant"] == node.fields["tap_constant"] == 0, node.name
+            factors = ("multiplier", "divisor_override")
+        else:
+            assert not {"left", "right", "product", "multiplier", "divisor_override"} & node.fields.keys(), node.name
+            factors = ()
+        for factor in factors:
+            expect_power_of_two(f"{node.name}.{factor}", node.fields[factor])
 
 
 # --- rounding ---------------------------------------------------------------------------------------------------------
@@ -318,7 +349,14 @@ def permute(_: Network, node: Node, x: Codes) -> Codes:
 
 
 def cut(_: Network, node: Node, x: Codes) -> Codes:
-    return x.take(range(node.fields["start"], node.fields["stop"]), node.fields["axis"])
+    return x.take(range(node.fields["start"], node.fields["stop"], node.fields["step"]), node.fields["axis"])
+
+
+def pad(network: Network, node: Node, x: Codes) -> Codes:
+    (source,) = node.inputs
+    zero_code = -int(network.centered(source, np.zeros((), np.int64)))
+    widths = list(zip(node.fields["before"], node.fields["after"], strict=True))
+    return np.pad(x, widths, constant_values=zero_code)
 
 
 KINDS: dict[str, Callable[..., NDArray[Any]]] = {
@@ -334,4 +372,5 @@ KINDS: dict[str, Callable[..., NDArray[Any]]] = {
     "reshape": reshape,
     "permute": permute,
     "slice": cut,
+    "pad": pad,
 }

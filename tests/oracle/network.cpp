@@ -275,8 +275,21 @@ class Evaluator {
 
   void compute(const Slice& op, Tensor& output) const {
     each(output, [&](Shape o) {
-      o[static_cast<size_t>(op.axis)] += op.start;
+      int64_t& position = o[static_cast<size_t>(op.axis)];
+      position = op.start + position * op.step;
       return at(x(), o);
+    });
+  }
+
+  void compute(const Pad& op, Tensor& output) const {
+    const int64_t zero = code_of_zero(grid_in());
+    each(output, [&](Shape o) {
+      bool inside = true;
+      for (size_t d = 0; d < o.size(); ++d) {
+        o[d] -= op.before[d];
+        inside = inside && o[d] >= 0 && o[d] < x().shape[d];
+      }
+      return inside ? at(x(), o) : zero;
     });
   }
 

@@ -381,16 +381,22 @@ def average(layer: qnn.AvgPool2d | qnn.AdaptiveAvgPool2d, x: Codes, *, rules: Ru
         ]
     multiplier, shift = fixed_point(target.steps(exact(grid.scale)), 24, 62)
     residual = grid.residual if rules.residue else Fraction(0)
-    constant = round(target.steps(residual - exact(target.offset)) * Fraction(2) ** shift)
+    override = getattr(layer, "divisor_override", None)
+    per_window, per_tap = -exact(target.offset), residual  # real values to add, before the division
+    if override is None:  # as many taps as the sum is divided by: one constant for both
+        per_window, per_tap = per_window + per_tap, Fraction(0)
+    per_window_, per_tap_ = (round(target.steps(x) * Fraction(2) ** shift) for x in (per_window, per_tap))
     centered = x - grid.zero_code
     steps = np.empty((*x.shape[:2], *map(len, spans)), np.int64)
     for (i, rows), (j, columns) in itertools.product(enumerate(spans[0]), enumerate(spans[1])):
         inside = (rows.stop - rows.start) * (columns.stop - columns.start)
         taps = rows.padded * columns.padded if getattr(layer, "count_include_pad", False) else inside
+        divisor = override or taps
         sums, where = np.unique(
             centered[:, :, rows.start : rows.stop, columns.start : columns.stop].sum((2, 3)), return_inverse=True
         )
-        means = [round_fraction(Fraction(multiplier * int(s) + taps * constant, taps << shift), rules) for s in sums]
+        added = inside * per_tap_ + divisor * per_window_
+        means = [round_fraction(Fraction(multiplier * int(s) + added, divisor << shift), rules) for s in sums]
         steps[:, :, i, j] = np.array(means, np.int64)[where.reshape(x.shape[:2])]
     return finish(steps, layer, target)
 
@@ -421,7 +427,8 @@ def layer_codes(layer: qnn.Layer, *inputs: NDArray[Any], rules: Rules = CONTRACT
 
 
 class _OnCodes(fx.Interpreter):
-    """Runs the graph on codes. What is no layer only moves them, or takes the largest: the same for codes as for values."""
+    """Runs the graph on codes. What is no layer only moves them, or takes the largest: the same for codes as for values.
+    Padding is with the code of zero."""
 
     def __init__(self, model: fx.GraphModule, rules: Rules) -> None:
         super().__init__(model)
@@ -430,6 +437,9 @@ class _OnCodes(fx.Interpreter):
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         layer = self.fetch_attr(target)
+        if isinstance(layer, qnn.Pad):
+            zero_code = activation_grid(layer._grid[0]).zero_code if self.rules.pad_with_zero_code else 0
+            return torch.nn.functional.pad(args[0], layer.padding, value=zero_code)
         if not isinstance(layer, qnn.Layer):
             return super().call_module(target, args, kwargs)
         inputs = [x.numpy() if isinstance(layer, qnn.Quantize) else x.numpy().astype(np.int64) for x in args]

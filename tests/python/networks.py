@@ -9,15 +9,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class PaddedShortcut(nn.Module):
+    """Option A: every second pixel, and zeros in place of the channels that are missing."""
+
+    def __init__(self, missing_channels: int) -> None:
+        super().__init__()
+        self.before = missing_channels // 2
+        self.after = missing_channels - self.before
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.before, self.after))
+
+
 class BasicBlock(nn.Module):
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, option: str) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or in_channels != channels:
+        if stride != 1 and option == "A":
+            self.shortcut = PaddedShortcut(channels - in_channels)
+        elif stride != 1 or in_channels != channels:
             self.shortcut = nn.Sequential(
                 nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
             )
@@ -28,9 +42,9 @@ class BasicBlock(nn.Module):
 
 
 class ResNet20(nn.Module):
-    """He et al., Deep Residual Learning for Image Recognition, section 4.2, n = 3."""
+    """He et al., Deep Residual Learning for Image Recognition, section 4.2, n = 3, with shortcuts of option A or B."""
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(self, classes: int = 10, option: str = "B") -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
@@ -38,7 +52,7 @@ class ResNet20(nn.Module):
         channels = 16
         for width, stride in ((16, 1), (32, 2), (64, 2)):
             for i in range(3):
-                blocks.append(BasicBlock(channels, width, stride if i == 0 else 1))
+                blocks.append(BasicBlock(channels, width, stride if i == 0 else 1, option))
                 channels = width
         self.blocks = nn.Sequential(*blocks)
         self.linear = nn.Linear(64, classes)
@@ -60,7 +74,7 @@ class RandomNetwork(nn.Module):
         for i in range(depth):
             kind = rng.choice(
                 ["conv", "conv", "conv", "depthwise", "grouped", "residual", "concat", "max_pool", "avg_pool", "silu", "hardswish",
-                 "gate", "shuffle", "split", "relu6", "multiply", "transpose", "double"]
+                 "gate", "shuffle", "split", "relu6", "multiply", "transpose", "double", "pad", "subsample"]
             )  # fmt: skip
             name = f"step{i}"
             out = rng.choice([4, 6, 8, 12])
@@ -98,12 +112,22 @@ class RandomNetwork(nn.Module):
             elif kind in ("max_pool", "avg_pool") and size >= 4:
                 ceil = rng.random() < 0.3
                 pool = nn.MaxPool2d(3, 2, 1, ceil_mode=ceil) if kind == "max_pool" else nn.AvgPool2d(
-                    2, 2, rng.choice([0, 1]), ceil_mode=ceil, count_include_pad=rng.random() < 0.5
+                    2, 2, rng.choice([0, 1]), ceil_mode=ceil, count_include_pad=rng.random() < 0.5,
+                    divisor_override=rng.choice([None, None, 3])
                 )  # fmt: skip
                 self.add_module(name, pool)
                 with torch.no_grad():
                     size = pool(torch.zeros(1, 1, size, size)).shape[2]
-            elif (kind in ("shuffle", "split") and channels % 2 != 0) or kind in ("grouped", "max_pool", "avg_pool"):
+            elif kind == "pad":
+                size, channels = size + 3, channels + 2
+            elif kind == "subsample" and size >= 4 and channels > 2:
+                size, channels = (size + 1) // 2, channels - 1
+            elif (kind in ("shuffle", "split") and channels % 2 != 0) or kind in (
+                "grouped",
+                "max_pool",
+                "avg_pool",
+                "subsample",
+            ):
                 continue
             self.steps.append((kind, name))
         self.pool = nn.AdaptiveAvgPool2d(rng.choice([1, 2, 3]) if size >= 3 else 1)
@@ -134,6 +158,10 @@ class RandomNetwork(nn.Module):
                 x = torch.cat([x + x, x], 1)[:, : x.shape[1]]
             elif kind == "transpose":
                 x = x.transpose(2, 3).contiguous()
+            elif kind == "pad":
+                x = F.pad(x, (1, 2, 2, 1, 0, 2))
+            elif kind == "subsample":
+                x = x[:, 1:, ::2, ::2]
             elif kind == "shuffle":
                 b, c, h, w = x.shape
                 x = x.view(b, 2, c // 2, h, w).transpose(1, 2).contiguous().view(b, c, h, w)

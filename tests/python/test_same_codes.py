@@ -34,6 +34,7 @@ NETWORKS = {
     "squeezenet": (lambda: torchvision.models.squeezenet1_1(num_classes=20), (3, 64, 64)),
     "efficientnet_b0": (lambda: torchvision.models.efficientnet_b0(num_classes=20), (3, 64, 64)),
     "resnet20": (ResNet20, (3, 32, 32)),
+    "resnet20 with option A": (lambda: ResNet20(option="A"), (3, 32, 32)),
 }
 
 

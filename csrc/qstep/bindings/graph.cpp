@@ -119,7 +119,9 @@ void bind_graph(py::module_& m) {
           py::arg("name"), py::arg("inputs"), py::arg("axis"), py::arg("grid"))
       .def("reshape", &Builder::reshape, py::arg("name"), py::arg("x"), py::arg("shape"))
       .def("permute", &Builder::permute, py::arg("name"), py::arg("x"), py::arg("order"))
-      .def("slice", &Builder::slice, py::arg("name"), py::arg("x"), py::arg("axis"), py::arg("start"), py::arg("stop"))
+      .def("slice", &Builder::slice, py::arg("name"), py::arg("x"), py::arg("axis"), py::arg("start"), py::arg("stop"),
+           py::arg("step") = 1)
+      .def("pad", &Builder::pad, py::arg("name"), py::arg("x"), py::arg("before"), py::arg("after"))
       .def("dequantize", &Builder::dequantize, py::arg("name"), py::arg("x"))
       .def("output", &Builder::output, py::arg("x"))
       .def("finish", &Builder::finish);

@@ -49,6 +49,19 @@ Step copy_elements(const View& from, const View& to) {
 
 }  // namespace
 
+Step fill_step(const View& to, uint8_t code) {
+  const Runs runs(walk(to.shape, {&to.strides}));
+  const int64_t stride = runs.inner_stride(0);
+  return {.items = runs.items(),
+          .cost = ir::element_count(to.shape, "fill"),
+          .run = [=](const Memory& memory, Range items, std::byte*) {
+            uint8_t* target = memory.at<uint8_t>(to);
+            runs.each(items, [&](const Runs::Offsets& offsets, int64_t count) {
+              for (int64_t i = 0; i < count; ++i) target[offsets[0] + i * stride] = code;
+            });
+          }};
+}
+
 Step copy_step(const View& from, const View& to, size_t element_bytes) {
   return element_bytes == 1 ? copy_elements<uint8_t>(from, to) : copy_elements<int32_t>(from, to);
 }

@@ -38,6 +38,9 @@ class Runs {
   int64_t pieces_ = 1;  // of each run
 };
 
+/// Writes one code everywhere.
+Step fill_step(const View& to, uint8_t code);
+
 /// Copies elements of 1 or 4 bytes.
 Step copy_step(const View& from, const View& to, size_t element_bytes);
 

@@ -273,7 +273,9 @@ int64_t IntegerNetwork::arena_bytes(const std::vector<Shape>& input_shapes) cons
 std::string_view IntegerNetwork::kernel_name(size_t node) const {
   require(node < graph().nodes.size(), "kernel_name: node must be in [0, {}), got {}", graph().nodes.size(), node);
   if (const auto& kernel = state_->kernels[node]) return kernel->name();
-  return std::holds_alternative<ir::Concat>(graph().nodes[node].operation) ? "copy" : "view";
+  const ir::Operation& operation = graph().nodes[node].operation;
+  const bool copies = std::holds_alternative<ir::Concat>(operation) || std::holds_alternative<ir::Pad>(operation);
+  return copies ? "copy" : "view";
 }
 
 int64_t IntegerNetwork::packed_bytes(size_t node) const {

@@ -192,7 +192,24 @@ class PlanMaker {
   View emit(const Node& node, const ir::Permute& op) { return permuted(view(node.inputs[0]), op.order); }
 
   View emit(const Node& node, const ir::Slice& op) {
-    return sliced(view(node.inputs[0]), static_cast<size_t>(op.axis), op.start, op.stop);
+    return sliced(view(node.inputs[0]), static_cast<size_t>(op.axis), op.start, op.stop, op.step);
+  }
+
+  // The border, dimension by dimension from the outside in, then the codes inside it.
+  View emit(const Node& node, const ir::Pad& op) {
+    const auto place = place_in_concat(node.output);
+    const View output = place ? *place : new_dense(shape(node.output), usual_order(shape(node.output).size()), 1);
+    const auto zero = static_cast<uint8_t>(core::zero_code(graph_.values[index(node.output)].grid));
+    View rest = output;
+    for (size_t axis = 0; axis < rest.shape.size(); ++axis) {
+      const int64_t inside = shape(node.inputs[0])[axis];
+      const int64_t begin = op.before[axis];
+      const View border[] = {sliced(rest, axis, 0, begin), sliced(rest, axis, begin + inside, rest.shape[axis])};
+      for (const View& part : border) add_step(fill_step(part, zero), {&part, 1});
+      rest = sliced(rest, axis, begin, begin + inside);
+    }
+    add_copy(view(node.inputs[0]), rest, 1);
+    return output;
   }
 
   View emit(const Node& node, const ir::Reshape&) {

@@ -46,10 +46,11 @@ View permuted(const View& view, const std::vector<int32_t>& order) {
   return result;
 }
 
-View sliced(const View& view, size_t axis, int64_t start, int64_t stop) {
+View sliced(const View& view, size_t axis, int64_t start, int64_t stop, int64_t step) {
   View result = view;
   result.offset += start * view.strides[axis];
-  result.shape[axis] = stop - start;
+  result.shape[axis] = (stop - start + step - 1) / step;
+  result.strides[axis] *= step;
   return result;
 }
 

@@ -36,7 +36,7 @@ View dense(int32_t buffer, const Shape& shape, Order order);
 bool is_dense(const View& view, Order order);
 
 View permuted(const View& view, const std::vector<int32_t>& order);
-View sliced(const View& view, size_t axis, int64_t start, int64_t stop);
+View sliced(const View& view, size_t axis, int64_t start, int64_t stop, int64_t step = 1);
 /// Dimensions of size 1 repeat: stride 0.
 View broadcast(const View& view, const Shape& shape);
 /// The same elements, in row-major order of `shape`; nothing where that takes a copy.

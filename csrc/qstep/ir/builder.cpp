@@ -313,9 +313,14 @@ ValueId Builder::permute(const std::string& name, ValueId x, std::vector<int32_t
   return append(name, Permute{std::move(order)}, {x}, {.kind = ValueKind::codes, .grid = grid});
 }
 
-ValueId Builder::slice(const std::string& name, ValueId x, int32_t axis, int64_t start, int64_t stop) {
+ValueId Builder::slice(const std::string& name, ValueId x, int32_t axis, int64_t start, int64_t stop, int64_t step) {
   const Grid grid = codes(name, x).grid;
-  return append(name, Slice{axis, start, stop}, {x}, {.kind = ValueKind::codes, .grid = grid});
+  return append(name, Slice{axis, start, stop, step}, {x}, {.kind = ValueKind::codes, .grid = grid});
+}
+
+ValueId Builder::pad(const std::string& name, ValueId x, std::vector<int64_t> before, std::vector<int64_t> after) {
+  const Grid grid = codes(name, x).grid;
+  return append(name, Pad{std::move(before), std::move(after)}, {x}, {.kind = ValueKind::codes, .grid = grid});
 }
 
 ValueId Builder::dequantize(const std::string& name, ValueId x) {

@@ -73,7 +73,9 @@ class Builder {
 
   ValueId reshape(const std::string& name, ValueId x, std::vector<int64_t> shape);
   ValueId permute(const std::string& name, ValueId x, std::vector<int32_t> order);
-  ValueId slice(const std::string& name, ValueId x, int32_t axis, int64_t start, int64_t stop);
+  ValueId slice(const std::string& name, ValueId x, int32_t axis, int64_t start, int64_t stop, int64_t step = 1);
+  /// Real zeros around x, that is the code nearest to zero: before[i] and after[i] of them along dimension i.
+  ValueId pad(const std::string& name, ValueId x, std::vector<int64_t> before, std::vector<int64_t> after);
 
   /// Codes or accumulators become a float32 output of the network.
   ValueId dequantize(const std::string& name, ValueId x);

@@ -150,6 +150,12 @@ void fields(auto& archive, Is<Slice> auto& op) {
   archive("axis", op.axis);
   archive("start", op.start);
   archive("stop", op.stop);
+  archive.since(2, "step", op.step);
+}
+
+void fields(auto& archive, Is<Pad> auto& op) {
+  archive("before", op.before);
+  archive("after", op.after);
 }
 
 void fields(auto&, Is<Dequantize> auto&) {}

@@ -8,8 +8,9 @@
 namespace qstep::ir {
 
 const char* kind_name(const Operation& operation) {
-  static constexpr std::array names = {"quantize",   "conv2d", "linear",  "bilinear", "lookup", "max_pool2d",
-                                       "avg_pool2d", "concat", "reshape", "permute",  "slice",  "dequantize"};
+  static constexpr std::array names = {"quantize",   "conv2d",     "linear",    "bilinear", "lookup",
+                                       "max_pool2d", "avg_pool2d", "concat",    "reshape",  "permute",
+                                       "slice",      "pad",        "dequantize"};
   static_assert(names.size() == std::variant_size_v<Operation>);
   return names[operation.index()];
 }

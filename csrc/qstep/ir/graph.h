@@ -209,12 +209,20 @@ struct Permute {
   friend bool operator==(const Permute&, const Permute&) = default;
 };
 
-/// Codes [start, stop) along axis (chunk and split become one Slice per piece).
+/// Codes start, start + step, ... below stop along axis (chunk and split become one Slice per piece).
 struct Slice {
   int32_t axis = 1;
   int64_t start = 0;
   int64_t stop = 0;
+  int64_t step = 1;  ///< >= 1
   friend bool operator==(const Slice&, const Slice&) = default;
+};
+
+/// `before` and `after` codes more along each dimension, all of them the zero code of the grid.
+struct Pad {
+  Shape before;  ///< one size per dimension, >= 0
+  Shape after;
+  friend bool operator==(const Pad&, const Pad&) = default;
 };
 
 /// codes or accumulators -> real: the output of the network.
@@ -223,7 +231,7 @@ struct Dequantize {
 };
 
 using Operation = std::variant<Quantize, Conv2d, Linear, Bilinear, Lookup, MaxPool2d, AvgPool2d, Concat, Reshape,
-                               Permute, Slice, Dequantize>;
+                               Permute, Slice, Pad, Dequantize>;
 
 struct Node {
   std::string name;  ///< unique; equals its output value's name

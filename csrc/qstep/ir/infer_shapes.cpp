@@ -123,7 +123,15 @@ class ShapeRule {
     const auto axis = checked_axis(op.axis);
     check(op.stop <= shape[axis], "stop must be at most {}, the input's size along axis {}, got {}", shape[axis], axis,
           op.stop);
-    shape[axis] = op.stop - op.start;
+    shape[axis] = (op.stop - op.start + op.step - 1) / op.step;
+    return shape;
+  }
+
+  Shape operator()(const Pad& op) const {
+    Shape shape = input();
+    check(op.before.size() == shape.size(), "before and after have {} dimensions, the input has shape {}",
+          op.before.size(), to_text(shape));
+    for (size_t i = 0; i < shape.size(); ++i) shape[i] += op.before[i] + op.after[i];
     return shape;
   }
 

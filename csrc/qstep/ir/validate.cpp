@@ -188,6 +188,17 @@ class NodeValidator {
     expect_range("start", op.start, 0, max_elements);
     check(op.stop > op.start && op.stop <= max_elements, "stop must be in ({}, {}], got {}", op.start, max_elements,
           op.stop);
+    expect_range("step", op.step, 1, max_elements);
+  }
+
+  void operator()(const Pad& op) const {
+    expect_codes_in(1);
+    expect_same_grid();
+    check(!op.before.empty() && op.before.size() <= max_rank && op.before.size() == op.after.size(),
+          "before and after must have 1 to {} dimensions, as many each, got {} and {}", max_rank, op.before.size(),
+          op.after.size());
+    for (const int64_t size : op.before) expect_range("before", size, 0, max_elements);
+    for (const int64_t size : op.after) expect_range("after", size, 0, max_elements);
   }
 
   void operator()(const Dequantize&) const {

@@ -53,5 +53,6 @@ inline std::unique_ptr<NodeKernel> prepare(const NodeContext&, const ir::Concat&
 inline std::unique_ptr<NodeKernel> prepare(const NodeContext&, const ir::Reshape&) { return nullptr; }
 inline std::unique_ptr<NodeKernel> prepare(const NodeContext&, const ir::Permute&) { return nullptr; }
 inline std::unique_ptr<NodeKernel> prepare(const NodeContext&, const ir::Slice&) { return nullptr; }
+inline std::unique_ptr<NodeKernel> prepare(const NodeContext&, const ir::Pad&) { return nullptr; }
 
 }  // namespace qstep::engine
