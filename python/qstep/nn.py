@@ -96,9 +96,10 @@ class Pad(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         (quantizer,) = self._grid
         padded = tF.pad(x, self.padding)
-        if quantizer.calibrating or not (quantizer.active and quantizer.has_residual):
+        residual = None if quantizer.calibrating else quantizer.residual
+        if residual is None or not quantizer.active:
             return padded
-        zero = quantizer.decode(quantizer.encode(x.new_zeros(())))  # not real zero: the code's own value
+        zero = quantizer.decode(quantizer.encode(residual))  # not real zero: the code's own value, bit for bit
         inside = tF.pad(torch.ones(x.shape, dtype=torch.bool, device=x.device), self.padding)
         return torch.where(inside, padded, zero.detach().to(x.dtype))
 
@@ -607,7 +608,7 @@ class AvgPool2d(Layer):
 
 
 class ShiftAvgPool2d(AvgPool2d):
-    """Average pooling of a network without multipliers (F8Net): the sum over a window, divided by the power of two from its size on.
+    """Average pooling of a network without multipliers (F8Net): the sum over a window, divided by the power of two next to its size.
 
     The rest of the division is part of the output's ``eta``, and so of the weights of the layers behind.
     """

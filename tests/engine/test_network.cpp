@@ -54,7 +54,7 @@ Graph wide_graph() {
   conv.requantize.multipliers.assign(1, core::exact_multiplier(0.03));
   operation<Slice>(graph, "slice") = {1, 5, 69};
   Linear& linear = operation<Linear>(graph, "linear");
-  linear.weight = {.shape = {5, 64 * 16 * 16}, .bit_width = 3, .codes = std::vector<int16_t>(5 * 64 * 16 * 16)};
+  linear.weight = {.shape = {5, 66 * 16 * 16}, .bit_width = 3, .codes = std::vector<int16_t>(5 * 66 * 16 * 16)};
   for (int16_t& code : linear.weight.codes) code = static_cast<int16_t>(static_cast<int>(random() % 8) - 4);
   return graph;
 }

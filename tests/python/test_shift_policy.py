@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oracle import checkpoint
 
 import qstep
+from oracle import checkpoint
 from qstep import _C
 
 INFINITY = float("inf")
@@ -172,7 +172,7 @@ def test_a_grid_of_the_input_is_named() -> None:
             "max", b.input("x", (1, 1, 4, 4), _C.Grid(scale=0.3)), _C.Window((2, 2), (1, 1), (0,) * 4, (1, 1)), False
         )
     )
-    with pytest.raises(qstep.Error, match="'x'.*scale must be a power of two"):
+    with pytest.raises(qstep.Error, match=r"'x'.*scale must be a power of two"):
         b.finish()
 
 
