@@ -29,9 +29,7 @@ Weight weight(Shape shape, int32_t bit_width) {
   return weight;
 }
 
-}  // namespace
-
-Graph sample_graph() {
+Graph make(int version) {
   const Value codes{.kind = ValueKind::codes, .grid = grid};
   Graph graph;
   graph.values.push_back({.name = "image", .kind = ValueKind::real, .shape = {2, 3, 8, 8}});
@@ -57,15 +55,20 @@ Graph sample_graph() {
   append(graph, "lookup", Lookup{"reverse", {15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0}}, {"bilinear"},
          codes);
   append(graph, "concat", Concat{1}, {"bilinear", "lookup"}, codes);
-  append(graph, "slice", Slice{1, 1, 8, 2}, {"concat"}, codes);
+  append(graph, "slice", version == 1 ? Slice{1, 2, 6} : Slice{1, 1, 8, 2}, {"concat"}, codes);
   append(graph, "permute", Permute{{0, 2, 3, 1}}, {"slice"}, codes);
-  append(graph, "pad", Pad{{0, 0, 0, 0}, {0, 0, 0, 2}}, {"permute"}, codes);
-  append(graph, "reshape", Reshape{{0, -1}}, {"pad"}, codes);
-  append(graph, "linear", Linear{.weight = weight({5, 96}, 3), .bias = {10, 20, 30, 40, 50}}, {"reshape"},
-         {.kind = ValueKind::accumulator, .scales = {0.1, 0.2, -0.3, 0.4, 0.0}});
+  if (version >= 2) append(graph, "pad", Pad{{0, 0, 0, 0}, {0, 0, 0, 2}}, {"permute"}, codes);
+  append(graph, "reshape", Reshape{{0, -1}}, {version == 1 ? "permute" : "pad"}, codes);
+  append(graph, "linear", Linear{.weight = weight({5, version == 1 ? 64 : 96}, 3), .bias = {10, 20, 30, 40, 50}},
+         {"reshape"}, {.kind = ValueKind::accumulator, .scales = {0.1, 0.2, -0.3, 0.4, 0.0}});
   graph.outputs = {append(graph, "logits", Dequantize{}, {"linear"}, {.kind = ValueKind::real})};
   return graph;
 }
+
+}  // namespace
+
+Graph sample_graph() { return make(2); }
+Graph sample_graph_of_version_1() { return make(1); }
 
 ValueId value_id(const Graph& graph, const std::string& name) {
   for (size_t i = 0; i < graph.values.size(); ++i) {

@@ -8,6 +8,8 @@ namespace qstep::test {
 
 /// image [2, 3, 8, 8] -> quantize -> conv -> {max_pool, avg_pool} -> ... -> linear (accumulators) -> logits.
 ir::Graph sample_graph();
+/// Without what version 2 of the checkpoint added: what version1.safetensors holds.
+ir::Graph sample_graph_of_version_1();
 
 ir::ValueId value_id(const ir::Graph& graph, const std::string& name);
 ir::Value& value(ir::Graph& graph, const std::string& name);

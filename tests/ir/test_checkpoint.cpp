@@ -60,9 +60,9 @@ TEST(Checkpoint, RandomGraphsComeBackEqual) {
   EXPECT_GT(encodings.size(), 70U);
 }
 
-// Written by qstep 0.1.0 when weights were always uniform: sample_graph() of those days, which has not changed since.
+// Written by qstep 0.1.0 when weights were always uniform and nothing was padded.
 TEST(Checkpoint, FilesOfVersion1AreRead) {
-  EXPECT_EQ(load(fs::path(QSTEP_TEST_FILES) / "version1.safetensors"), sample_graph());
+  EXPECT_EQ(load(fs::path(QSTEP_TEST_FILES) / "version1.safetensors"), sample_graph_of_version_1());
 }
 
 TEST(Checkpoint, KeepsExtremeNumbers) {
