@@ -10,7 +10,7 @@ set_target_properties(qstep_engine PROPERTIES EXPORT_NAME engine INSTALL_RPATH "
 install(EXPORT qstepEngineTargets NAMESPACE qstep:: DESTINATION ${package_dir})
 
 if(QSTEP_TORCH)
-  list(APPEND headers_of methods nn graph)
+  list(APPEND headers_of methods nn optim graph)
   install(FILES ${PROJECT_SOURCE_DIR}/csrc/qstep/qstep.h DESTINATION include/qstep)
   install(TARGETS qstep_torch EXPORT qstepTorchTargets LIBRARY DESTINATION lib)
   # Beside torch in one Python environment; elsewhere the consumer's own run path leads to torch.

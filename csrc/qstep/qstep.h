@@ -7,3 +7,4 @@
 #include "qstep/nn/layers.h"
 #include "qstep/nn/parameter_groups.h"
 #include "qstep/nn/qconfig.h"
+#include "qstep/optim/inq_schedule.h"

@@ -1,6 +1,6 @@
 """qstep: quantization-aware training for PyTorch and LibTorch whose integer networks compute what was trained."""
 
-from . import functional, nn
+from . import functional, nn, optim
 from ._C import Error
 from ._version import __version__, cmake_prefix_path
 from .calibration import calibrate, freeze_batch_norm, freeze_ranges, reestimate_batch_norm
@@ -33,6 +33,7 @@ __all__ = [
     "functional",
     "load",
     "nn",
+    "optim",
     "parameter_groups",
     "prepare",
     "quantize_post_training",

@@ -25,10 +25,14 @@ class Scheme:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_bits("bit_width", self.bit_width)
+        if self.method == "float":
+            if self.bit_width != 32:
+                raise ValueError(f"Scheme: bit_width of 'float' must be 32, got {self.bit_width!r}")
+        else:
+            _check_bits("bit_width", self.bit_width)
 
     def with_bits(self, bits: int | None) -> Scheme:
-        return self if bits is None else replace(self, bit_width=bits)
+        return self if bits is None or self.method == "float" else replace(self, bit_width=bits)
 
 
 @dataclass(frozen=True)
@@ -268,6 +272,35 @@ class QConfig:
                 "QConfig: f8net goes with f8net weights and activations in every layer, requantization='shift' and "
                 f"batch_norm='fold_batch', got {', '.join(sorted(methods))}, {self.requantization!r} and {self.batch_norm!r}"
             )
+
+    @classmethod
+    def inq(
+        cls,
+        weight_bits: int = 5,
+        act_bits: int | None = 8,
+        *,
+        recompute_n1: bool = False,
+        variable_length: bool = False,
+        smoothing: float = 0.99,
+        delay: int = 0,
+        **rules: Any,
+    ) -> QConfig:
+        """INQ: powers of two as weights, frozen step by step (:class:`qstep.optim.InqSchedule`); every layer alike.
+
+        Args:
+            weight_bits: 2 to 5.
+            act_bits: width of activations, quantized as by :meth:`iao`; ``None`` leaves them in floating point as the paper does, for
+                training and comparison only.
+            recompute_n1, variable_length: as in :class:`qstep.quantizers.InqWeight`.
+            smoothing, delay: as in :meth:`iao`.
+        """
+        rules = {"first_layer_bits": None, "last_layer_bits": None, **rules}
+        options = {"smoothing": smoothing, "delay": delay}
+        return cls(
+            weight=Scheme("inq", weight_bits, {"recompute_n1": recompute_n1, "variable_length": variable_length}),
+            activation=Scheme("float", 32) if act_bits is None else Scheme("iao", act_bits, options),
+            **rules,
+        )
 
     def override(self, layer: str, key: str) -> Any:
         return self.overrides.get(layer, {}).get(key)

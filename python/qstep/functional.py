@@ -287,3 +287,63 @@ def f8net_pact(
     if not isinstance(fraction_length, Tensor):
         fraction_length = torch.tensor(fraction_length, dtype=torch.int32, device=x.device)
     return torch.ops.qstep.f8net_pact(x, alpha, fraction_length, word_length=word_length, signed=signed, mask=mask)
+
+
+def inq_quantize(w: Tensor, *, bit_width: int, n1: int | Tensor | None = None) -> Tensor:
+    """Incremental quantization (INQ): weights on the powers of two ``{0, +-2^n2, ..., +-2^n1}``, ``n2 = n1 + 1 - 2^(bit_width - 2)``.
+
+    A magnitude goes to the nearest one, midpoints to the larger; what exceeds ``1.5 * 2^n1`` to ``2^n1``. The gradient to ``w`` is 1
+    everywhere (straight through).
+
+    Args:
+        w: any shape; float32, float64, bfloat16 or float16. NaN stays NaN.
+        bit_width: 2 to 5.
+        n1: exponent of the largest power; ``None`` for that of :func:`inq_range`.
+
+    Source: Zhou et al., Incremental Network Quantization, ICLR 2017, equations 1 to 4.
+
+    >>> inq_quantize(torch.tensor([-1.4, 0.75, 0.3, 0.2, 0.1]), bit_width=3)
+    tensor([-1.0000,  1.0000,  0.5000,  0.0000,  0.0000])
+    """
+    if n1 is None:
+        n1 = torch.ops.qstep.inq_range(w, bit_width=bit_width)
+    elif not isinstance(n1, Tensor):
+        n1 = torch.tensor(n1, device=w.device)
+    return torch.ops.qstep.inq_quantize(w, n1, bit_width=bit_width)
+
+
+def inq_range(w: Tensor, bit_width: int) -> tuple[int, int]:
+    """``(n1, n2)``, the exponents of INQ's largest and smallest power of two: ``n1 = floor(log2(4 max|w| / 3))``, exactly.
+
+    All-zero and empty weights give ``n1 = 0``. ``w`` must be finite.
+
+    Source: Zhou et al., Incremental Network Quantization, ICLR 2017, equations 2 and 3.
+    """
+    n1 = int(torch.ops.qstep.inq_range(w, bit_width=bit_width))
+    return n1, n1 + 1 - (1 << (bit_width - 2))
+
+
+def inq_partition(
+    w: Tensor,
+    frozen: Tensor,
+    fraction: float,
+    strategy: str = "magnitude",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """A larger frozen mask: ``frozen`` with weights added, ``floor(fraction * w.numel() + 1/2)`` altogether.
+
+    Args:
+        w: finite weights.
+        frozen: bool, of the shape of ``w``; all of them stay frozen.
+        fraction: cumulative share, in (0, 1] and not below the share that is frozen already.
+        strategy: ``"magnitude"`` takes the largest of the rest, ties in the order of indices (the paper's pruning-inspired strategy);
+            ``"random"`` draws uniformly from the rest.
+        generator: for ``"random"``; torch's default CPU generator if not given.
+
+    Source: Zhou et al., Incremental Network Quantization, ICLR 2017, equation 5 and section 2.2.
+
+    >>> frozen = torch.tensor([True, False, False, False])
+    >>> inq_partition(torch.tensor([0.1, 0.2, -0.4, 0.3]), frozen, 0.75)
+    tensor([ True, False,  True,  True])
+    """
+    return torch.ops.qstep.inq_partition(w, frozen, fraction=fraction, strategy=strategy, generator=generator)

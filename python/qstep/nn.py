@@ -178,7 +178,7 @@ class Layer(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         if self.calibrating:
             y = self.float_forward(*inputs)
-        elif self.training or torch.is_grad_enabled():
+        elif self.training or torch.is_grad_enabled() or not self._has_grids():
             if self.output_quantizer is not None:
                 self.output_quantizer.advance()
             y = self.simulate(*inputs)
@@ -188,6 +188,11 @@ class Layer(nn.Module):
         if self.output_quantizer is not None:
             y = self.output_quantizer(y)
         return y.to(inputs[0].dtype)  # float64 where float32 could not hold the sums
+
+    def _has_grids(self) -> bool:
+        """Whether the layer exists as integers."""
+        output = self.output_quantizer
+        return all(q.has_grid for q in self._inputs) and (output is None or output.has_grid)
 
     def integer_codes(self, *inputs: Tensor) -> Tensor:
         """What the integer engine makes of these inputs: uint8 codes, or int32 accumulators where there is no output quantizer."""
@@ -269,6 +274,10 @@ class AffineLayer(Layer):
         activation: Activation | None = None,
     ) -> None:
         super().__init__((input_quantizer,), output_quantizer, activation)
+        if fold and not weight_quantizer.foldable:
+            raise ValueError(
+                f"{weight_quantizer.path}: batch_norm='fold' does not go with {weight_quantizer.method} weights; use 'absorb'"
+            )
         self.weight = weight
         self.bias = bias
         self.weight_quantizer = weight_quantizer
@@ -379,7 +388,7 @@ class AffineLayer(Layer):
         target = self.output_quantizer
         if bias is None:
             bias = torch.zeros(weight.values.shape[0], dtype=torch.float64, device=self.weight.device)
-        if weight.on_grid and (target is None or target.active):
+        if weight.on_grid and self._inputs[0].active and (target is None or target.active):
             unit = unit if absorbed is None else unit * absorbed.detach()
             bias = _ops.round_bias(bias, unit, None if target is None else target.offset.detach())
         if self._needs_double(weight, bias, unit):

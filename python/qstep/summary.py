@@ -87,7 +87,13 @@ def _row_of_layer(layer: qnn.Layer, node: fx.Node) -> Row:
         kind=kind,
         method="/".join(dict.fromkeys(methods)),
         bits=_bits(weight.bit_width if weight else None, output.bit_width if output else None),
-        scale=("real-valued" if output is None else f"{output.scale.item():.4g}" if output.ready else "not calibrated"),
+        scale=(
+            "real-valued"
+            if output is None or not output.has_grid
+            else f"{output.scale.item():.4g}"
+            if output.ready
+            else "not calibrated"
+        ),
         shape=_shape(node),
         bytes=None if weight is None else -(-layer.weight.numel() * weight.bit_width // 8),  # type: ignore[union-attr, operator]
     )

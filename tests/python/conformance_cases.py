@@ -12,7 +12,7 @@ import numpy as np
 from conformance import Array, Case, Expected
 
 import qstep
-from oracle import f8net, iao, lsq_plus, pact, pwlq
+from oracle import f8net, iao, inq, lsq_plus, pact, pwlq
 
 
 def _column(values: Any, dim: int) -> Array:
@@ -97,6 +97,16 @@ def pwlq_activation(quantizer: Any, x: Array, grad_output: Array) -> Expected:
     return Expected(iao.fake_quantize(x, *grid), {"x": iao.grad_x(x, grad_output, *grid)})
 
 
+def inq_weight(quantizer: Any, w: Array, grad_output: Array) -> Expected:
+    n1, _ = inq.exponents(w.reshape(-1).tolist(), quantizer.bit_width)
+    values = [inq.quantize(v, n1, quantizer.bit_width) for v in w.reshape(-1)]
+    return Expected(np.array(values).reshape(w.shape), {"x": grad_output})
+
+
+def float_activation(quantizer: Any, x: Array, grad_output: Array) -> Expected:
+    return Expected(x, {"x": grad_output})
+
+
 WEIGHTS: dict[str, Case] = {
     "lsq_plus": Case(
         lsq_plus_weight,
@@ -122,6 +132,13 @@ WEIGHTS: dict[str, Case] = {
         ),
         idempotent=False,
     ),
+    # In training the weights that are not frozen are real numbers: test_inq.py.
+    "inq": Case(
+        inq_weight,
+        lambda: qstep.QConfig.inq(5),
+        options=({}, {"recompute_n1": True}, {"variable_length": True}),
+        bit_widths=(2, 3, 4, 5),
+    ),
 }
 
 ACTIVATIONS: dict[str, Case] = {
@@ -146,4 +163,5 @@ ACTIVATIONS: dict[str, Case] = {
         ),
     ),
     "pwlq": Case(pwlq_activation, lambda: qstep.QConfig.pwlq(6, 6), options=({}, {"asymmetric": True}, {"top_k": 1})),
+    "float": Case(float_activation, lambda: qstep.QConfig.inq(4, act_bits=None), bit_widths=(32,), integers=False),
 }

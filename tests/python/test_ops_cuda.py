@@ -131,6 +131,31 @@ def test_initialization():
     assert [v.item() for v in cpu] == [v.item() for v in cuda]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape, axis", CASES)
+def test_inq_quantize(shape, axis, dtype):
+    torch.manual_seed(3)
+    w = torch.randn(shape).to(dtype)
+    for bit_width, n1 in [(2, 0), (3, 1), (4, -1), (5, 1)]:
+        cpu, cuda = on_both(lambda w, n1, b=bit_width: ops.inq_quantize(w, n1, bit_width=b), w, torch.tensor(n1))
+        assert torch.equal(cpu, cuda.cpu())
+    cpu, cuda = on_both(lambda w: ops.inq_range(w, bit_width=5), w)
+    assert cpu.item() == cuda.item()
+
+
+@pytest.mark.parametrize("strategy", ["magnitude", "random"])
+def test_inq_partition(strategy):
+    torch.manual_seed(4)
+    w = torch.randint(-9, 10, (64, 33)).float()  # many ties
+    frozen = torch.rand(w.shape) < 0.2
+    masks = []
+    for device in ("cpu", "cuda"):
+        generator = torch.Generator().manual_seed(5)  # a CPU generator draws alike for both
+        options = {"fraction": 0.6, "strategy": strategy, "generator": generator}
+        masks.append(ops.inq_partition(w.to(device), frozen.to(device), **options).cpu())
+    assert torch.equal(*masks)
+
+
 def test_autograd_and_current_stream():
     x, scale = (
         torch.randn(1000, device="cuda", requires_grad=True),

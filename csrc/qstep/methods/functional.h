@@ -9,12 +9,15 @@
 // ([size along axis]); a negative axis counts from the end. Bad arguments throw qstep::Error. On CPU that includes
 // scales that are not finite and above 0; on CUDA values are not looked at, because that would wait for the device,
 // and such a scale gives NaN or codes without meaning.
+#include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <tuple>
+#include <vector>
 
 namespace qstep::functional {
 
@@ -148,6 +151,38 @@ PwlqCodeBook pwlq_code_book(const at::Tensor& w, const PwlqOptions& options);
 /// The medians of the k smallest and of the k largest values of x, shape [] each: PWLQ's range of an activation. All
 /// values where x has fewer than k; the mean of the two middle ones where k is even. x is not empty. No gradient.
 std::tuple<at::Tensor, at::Tensor> top_k_range(const at::Tensor& x, int64_t k = 10);
+struct InqQuantizeOptions {
+  int64_t bit_width = 5;                       ///< 2..5
+  std::optional<at::Tensor> n1 = std::nullopt;  ///< integer, one element; that of inq_range where not given
+};
+
+/// INQ: w on the powers of two {0, +-2^n2, ..., +-2^n1}, n2 = n1 + 1 - 2^(bit_width - 2); midpoints go to the larger
+/// magnitude, larger weights to 2^n1. Differentiable in w, once, straight through. On CPU an n1 with a power that the
+/// dtype of w does not hold is an error. Zhou et al., ICLR 2017, eq. 1 to 4. methods/inq/README.md.
+at::Tensor inq_quantize(const at::Tensor& w, const InqQuantizeOptions& options);
+
+struct InqRange {
+  int64_t n1;  ///< exponent of the largest power of two: floor(log2(4 max|w| / 3))
+  int64_t n2;  ///< exponent of the smallest
+};
+
+/// INQ: exponents for a weight w; n1 = 0 where w is all zero or empty. w must be finite. Waits for w's device.
+/// Zhou et al., ICLR 2017, eq. 2 and 3.
+InqRange inq_range(const at::Tensor& w, int64_t bit_width);
+
+struct InqPartitionOptions {
+  std::string strategy = "magnitude";  ///< largest magnitudes first, ties by index; or "random": uniformly
+  std::optional<at::Generator> generator = std::nullopt;  ///< for "random"; torch's default CPU generator if not given
+};
+
+/// INQ: frozen (bool, of the shape of w) with more weights set, floor(fraction * elements + 1/2) altogether. fraction is
+/// cumulative, in (0, 1] and not below the share that is frozen already. w must be finite. Waits for w's device.
+/// Zhou et al., ICLR 2017, eq. 5 and section 2.2.
+at::Tensor inq_partition(const at::Tensor& w, const at::Tensor& frozen, double fraction,
+                         const InqPartitionOptions& options = {});
+
+/// INQ: the cumulative fractions of one of the paper's schedules, such as "resnet18_5bit". methods/inq/README.md lists them.
+std::vector<double> inq_fractions(std::string_view preset);
 
 struct FixedPointOptions {
   int64_t word_length = 8;  ///< 2..8

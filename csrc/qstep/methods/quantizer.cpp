@@ -76,6 +76,7 @@ Tensor ActivationQuantizer::forward(const Tensor& x) {
 }
 
 core::Grid ActivationQuantizer::grid() const {
+  require(has_grid(), "{}: activations in floating point have no grid: they are for training and comparison, not for an integer network", name());
   require_ready();
   return {scale().item<float>(), zero_point().item<int32_t>(), offset().item<float>(), static_cast<int32_t>(quant_min()),
           static_cast<int32_t>(quant_max())};
@@ -90,6 +91,12 @@ Tensor ActivationQuantizer::encode(const Tensor& x) const {
 Tensor ActivationQuantizer::decode(const Tensor& codes) const {
   const at::NoGradGuard guard;
   return (codes.to(at::kFloat) - (zero_point().to(at::kFloat) - static_cast<double>(quant_min()))) * scale() + offset();
+}
+
+FloatActivation::FloatActivation() : ActivationQuantizer("FloatActivation", 8, 0, 255) {
+  one_ = register_buffer("one", at::ones({}));
+  zero_ = register_buffer("zero", at::zeros({}));
+  set_ready();
 }
 
 LearnedScale::LearnedScale(at::IntArrayRef shape) : Module("LearnedScale") {

@@ -76,6 +76,8 @@ class WeightQuantizer : public Quantizer {
   virtual QuantizedWeight forward(const Tensor& weight) = 0;
   /// What forward() gave, for ir::Builder: a uniform grid, unless a method says otherwise.
   virtual LoweredWeight lowered(const QuantizedWeight& weight) const;
+  /// Whether batch norm may be multiplied into the weights before they are quantized.
+  virtual bool foldable() const { return true; }
 };
 
 class ActivationQuantizer : public Quantizer {
@@ -119,6 +121,8 @@ class ActivationQuantizer : public Quantizer {
   }
   bool calibrating() const { return calibrating_; }
 
+  /// Whether values lie on a grid that the integer network knows: not so for FloatActivation.
+  virtual bool has_grid() const { return true; }
   /// The grid as the integer network knows it.
   core::Grid grid() const;
   /// uint8 codes of x, counted from quant_min; and back.
@@ -134,6 +138,25 @@ class ActivationQuantizer : public Quantizer {
  private:
   bool calibrating_ = false;
   std::vector<Tensor> samples_;
+};
+
+/// Activations that stay in floating point, to train and to compare with: eval() simulates, and grid() throws Error.
+class FloatActivation : public ActivationQuantizer {
+ public:
+  FloatActivation();
+  Tensor scale() const override { return one_; }
+  Tensor zero_point() const override { return zero_; }
+  Tensor offset() const override { return zero_; }
+  bool active() const override { return false; }
+  bool has_grid() const override { return false; }
+
+ protected:
+  Tensor quantize(const Tensor& x) override { return x; }
+  void initialize(const Tensor& /*samples*/) override {}
+
+ private:
+  Tensor one_;  // buffers
+  Tensor zero_;
 };
 
 /// A scale that cannot become 0 or negative: the raw parameter is stored, max(|raw|, eps) is used, eps = 2^-24 of the first value.

@@ -42,6 +42,11 @@ Layer::Layer(std::string name, std::vector<QuantizerPtr> inputs, QuantizerPtr ou
   if (output_) register_module("output_quantizer", output_);
 }
 
+bool Layer::all_have_grids() const {
+  const auto has_grid = [](const QuantizerPtr& quantizer) { return quantizer->has_grid(); };
+  return std::all_of(inputs_.begin(), inputs_.end(), has_grid) && (!output_ || output_->has_grid());
+}
+
 std::optional<ir::Target> Layer::target() const {
   if (!output_) return std::nullopt;
   ir::Target result{output_->grid(), clamp_low_, clamp_high_};
@@ -65,7 +70,7 @@ Tensor Layer::clamped(const Tensor& y) const {
 }
 
 Tensor Layer::forward(const std::vector<Tensor>& inputs) {
-  if (!calibrating_ && !is_training() && !at::GradMode::is_enabled()) {
+  if (!calibrating_ && !is_training() && !at::GradMode::is_enabled() && all_have_grids()) {
     const Tensor codes = integer_codes(inputs).to(inputs[0].device());
     if (recording_) recorded_ = codes;
     if (output_) return output_->decode(codes);
@@ -160,6 +165,8 @@ AffineLayer::AffineLayer(std::string name, std::vector<int64_t> weight_shape, co
     running_var = register_buffer("running_var", at::ones({weight_shape[0]}));
   }
   weight_quantizer_ = register_module("weight_quantizer", config.make_weight(config.weight_bits, weight_shape));
+  require(!fold_ || weight_quantizer_->foldable(), "{}: fold_batch_norm does not go with {}", this->name(),
+          weight_quantizer_->name());
 }
 
 AffineLayer::ChannelTerms AffineLayer::frozen_affine() const {
@@ -249,7 +256,7 @@ Tensor AffineLayer::simulate(const std::vector<Tensor>& inputs) {
   const std::optional<Tensor> absorbed = fold_ ? std::nullopt : affine.factor;
   Tensor shift = affine.shift ? *affine.shift : at::zeros({weight.size(0)}, weight.options().dtype(at::kDouble));
   if (const std::optional<Tensor> residual = residual_of(w)) shift = shift + (absorbed ? *residual * *absorbed : *residual);
-  if (w.on_grid && (!output() || output()->active())) {
+  if (w.on_grid && input().active() && (!output() || output()->active())) {
     Tensor unit = input().scale().detach().to(at::kDouble) * w.scale.detach().to(at::kDouble);
     if (absorbed) unit = unit * absorbed->detach();
     shift = round_bias(shift, unit, output() ? std::optional(output()->offset().detach()) : std::nullopt);

@@ -71,6 +71,7 @@ class Layer : public torch::nn::Module {
   std::optional<ir::Target> target() const;
 
  private:
+  bool all_have_grids() const;  // whether the layer exists as integers
   const engine::IntegerNetwork& lowered(const std::vector<Tensor>& codes);
   Tensor clamped(const Tensor& y) const;
 
@@ -118,6 +119,7 @@ class AffineLayer : public Layer {
   /// Uses and stops updating the moving statistics in training too.
   void freeze_batch_norm(bool frozen = true) { frozen_ = frozen; }
   void initialize_weights() override;
+  const std::shared_ptr<WeightQuantizer>& weight_quantizer() const { return weight_quantizer_; }
 
   Tensor weight;         ///< parameter
   Tensor bias;           ///< parameter, or undefined

@@ -74,6 +74,19 @@ QConfig QConfig::f8net(const F8NetOptions& options) {
   return config;
 }
 
+QConfig QConfig::inq(const InqOptions& options) {
+  QConfig config{.weight_bits = options.weight_bits, .act_bits = options.act_bits.value_or(8)};
+  config.make_weight = [weight = options.weight](int64_t bit_width, at::IntArrayRef shape) {
+    return std::make_shared<methods::InqWeightQuantizer>(bit_width, shape, weight);
+  };
+  config.make_activation = [activation = options.activation, in_float = !options.act_bits](
+                               int64_t bit_width, bool) -> std::shared_ptr<methods::ActivationQuantizer> {
+    if (in_float) return std::make_shared<methods::FloatActivation>();
+    return std::make_shared<methods::IaoActivationQuantizer>(bit_width, activation);
+  };
+  return config;
+}
+
 QConfig QConfig::with_bits(int64_t weight, int64_t act) const {
   QConfig config = *this;
   config.weight_bits = weight;

@@ -3,11 +3,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "qstep/core/requantize.h"
 #include "qstep/methods/f8net/quantizer.h"
 #include "qstep/methods/iao/quantizer.h"
+#include "qstep/methods/inq/quantizer.h"
 #include "qstep/methods/lsq_plus/quantizer.h"
 #include "qstep/methods/pact/quantizer.h"
 #include "qstep/methods/pwlq/quantizer.h"
@@ -76,6 +78,16 @@ struct QConfig {
   /// `last` calls hold_real_values(false) on that layer's output().
   static QConfig f8net(const F8NetOptions& options);
   static QConfig f8net() { return f8net(F8NetOptions()); }
+
+  struct InqOptions {
+    int64_t weight_bits = 5;
+    std::optional<int64_t> act_bits = 8;  ///< nothing: floating-point activations, for training and comparison only
+    methods::InqWeightOptions weight = {};
+    methods::IaoActivationOptions activation = {};
+  };
+  /// INQ: powers of two as weights, which optim::InqSchedule freezes step by step; IAO's activations.
+  static QConfig inq(const InqOptions& options);
+  static QConfig inq() { return inq(InqOptions()); }
 
   /// The same with other widths: for a first or last layer.
   QConfig with_bits(int64_t weight, int64_t act) const;

@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 from .base import ActivationQuantizer, ClippingLevel, QuantizedWeight, Quantizer, WeightQuantizer
 from .f8net import F8NetActivation, F8NetWeight
+from .float_activation import FloatActivation
 from .iao import IaoActivation, IaoWeight
+from .inq import InqWeight
 from .lsq_plus import LsqPlusActivation, LsqPlusWeight
 from .pact import PactActivation
 from .pwlq import PwlqActivation, PwlqWeight
@@ -20,8 +22,10 @@ __all__ = [
     "ClippingLevel",
     "F8NetActivation",
     "F8NetWeight",
+    "FloatActivation",
     "IaoActivation",
     "IaoWeight",
+    "InqWeight",
     "LsqPlusActivation",
     "LsqPlusWeight",
     "PactActivation",
@@ -37,6 +41,7 @@ WEIGHT_METHODS: dict[str, Callable[..., WeightQuantizer]] = {
     "iao": IaoWeight,
     "f8net": F8NetWeight,
     "pwlq": PwlqWeight,
+    "inq": InqWeight,
 }
 ACTIVATION_METHODS: dict[str, Callable[..., ActivationQuantizer]] = {
     "lsq_plus": LsqPlusActivation,
@@ -44,4 +49,5 @@ ACTIVATION_METHODS: dict[str, Callable[..., ActivationQuantizer]] = {
     "pact": PactActivation,
     "f8net": F8NetActivation,
     "pwlq": PwlqActivation,
+    "float": FloatActivation,
 }

@@ -70,6 +70,7 @@ class WeightQuantizer(Quantizer):
     """``forward(weight)`` gives a :class:`QuantizedWeight`. Output channels are dimension 0."""
 
     zero_point: Tensor
+    foldable = True  #: whether batch norm may be multiplied into the weights before they are quantized
 
     def initialize(self, weight: Tensor) -> None:
         """Sets the first scales from the weights."""
@@ -92,6 +93,7 @@ class ActivationQuantizer(Quantizer):
     scale: Tensor  #: positive, shape []
     zero_point: Tensor  #: integer-valued, shape []
     offset: Tensor  #: real-valued, shape []
+    has_grid = True  #: whether the integer network has the tensor: not where it stays in floating point
     has_residual = False  #: whether real zero may lie off the grid (a learned real offset)
     eta: Tensor | None = (
         None  #: real value of what the tensor holds as 1.0, where the network exchanges x / eta (F8Net); else 1
