@@ -41,8 +41,8 @@ InqSchedule::InqSchedule(torch::nn::Module& model, torch::optim::Optimizer& opti
 void InqSchedule::step() {
   require(!finished(), "InqSchedule: all {} steps are done", fractions_.size());
   for (const Layer& layer : layers_) {  // before any of them changes
-    require(at::isfinite(layer.weight).all().item<bool>(), "InqSchedule: {}: weights must be finite, got NaN or infinity",
-            layer.name);
+    require(at::isfinite(layer.weight).all().item<bool>(),
+            "InqSchedule: {}: weights must be finite, got NaN or infinity", layer.name);
   }
   for (Layer& layer : layers_) {
     layer.quantizer->freeze(layer.weight, fractions_[position_],

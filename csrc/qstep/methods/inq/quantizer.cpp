@@ -43,7 +43,8 @@ int64_t InqWeightQuantizer::n2() const {
 }
 
 void InqWeightQuantizer::initialize(const Tensor& weight) {
-  if (!frozen_.any().item<bool>()) n1_.fill_(functional::inq_range(weight, bit_width()).n1);  // else they are on the set
+  if (!frozen_.any().item<bool>())
+    n1_.fill_(functional::inq_range(weight, bit_width()).n1);  // else they are on the set
   read_buffers();
   set_ready();
 }
