@@ -417,7 +417,7 @@ TEST(DamagedCheckpoint, EncodingsAreNamed) {
   const Graph graph = encoded_graph();
   const Graph book = with_code_book();
   const char* conv = "/nodes/1/weight/";
-  const char* linear = "/nodes/10/weight/";
+  const char* linear = "/nodes/11/weight/";
   const auto at = [](const char* where, const char* key) { return std::string(where) + key; };
   expect(graph, at(conv, "encoding").c_str(), "piece", "graph.nodes[1].weight.encoding",
          "unknown encoding of weights 'piece'");
@@ -428,14 +428,14 @@ TEST(DamagedCheckpoint, EncodingsAreNamed) {
   expect(graph, at(conv, "has_constant").c_str(), false, "'conv2d'",
          "weight.multipliers must have 20 elements, got 24");
   expect(graph, at(conv, "bit_width").c_str(), 1, "graph.nodes[1].weight.bit_width", "[2, 8]");
-  expect(graph, at(linear, "bit_width").c_str(), 6, "graph.nodes[10].weight.bit_width", "[2, 5]");
+  expect(graph, at(linear, "bit_width").c_str(), 6, "graph.nodes[11].weight.bit_width", "[2, 5]");
   expect(graph, at(linear, "bit_width").c_str(), 5, "'linear.weight'", "");
-  expect(graph, at(linear, "variable_length").c_str(), false, "'linear.weight'", "4 bits take 160 bytes");
-  expect(graph, at(linear, "variable_length").c_str(), 1, "graph.nodes[10].weight.variable_length", "true or false");
+  expect(graph, at(linear, "variable_length").c_str(), false, "'linear.weight'", "4 bits take 240 bytes");
+  expect(graph, at(linear, "variable_length").c_str(), 1, "graph.nodes[11].weight.variable_length", "true or false");
   expect(graph, at(linear, "shape").c_str(), {1 << 20, 1 << 20}, "'linear.weight'", "at least as many bits");
-  expect(book, at(linear, "entries").c_str(), 9, "graph.nodes[10].weight.entries", "[2, 8]");
+  expect(book, at(linear, "entries").c_str(), 9, "graph.nodes[11].weight.entries", "[2, 8]");
   expect(book, at(linear, "entries").c_str(), 4, "'linear.levels'", "1 or 5 tables of 4, got 5 elements");
-  expect(book, at(linear, "shape").c_str(), {0, 64}, "", "");
+  expect(book, at(linear, "shape").c_str(), {0, 96}, "", "");
   Parts parts = take_apart(to_bytes(book));
   parts.header.erase("linear.levels");
   expect_refused(parts, "");

@@ -254,8 +254,8 @@ TEST(Validate, ProvesThatPiecewiseAccumulatorsFit) {
                              .constants = std::vector<int64_t>(5, 0),
                              .shifts = std::vector<int8_t>(5, 0)};
   // Channel 0: 96 weights, sums up to 96 * 3 * 12 = 3456 and 1152; the result is below 2^31 with the rounding.
-  encoding.multipliers[5] = 900000;  // of the magnitudes of region 1
-  encoding.constants[0] = INT32_MAX - 1 - int64_t{3456} * 900000;
+  encoding.multipliers[5] = 600000;  // of the magnitudes of region 1
+  encoding.constants[0] = INT32_MAX - 1 - int64_t{3456} * 600000;
   linear.weight.encoding = encoding;
   EXPECT_NO_THROW(validate(graph));
   encoding.constants[0] += 1;
