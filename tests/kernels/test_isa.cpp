@@ -97,7 +97,7 @@ TEST(KernelTable, TheFirstRowThatSupportsTheProblemWins) {
 }
 
 TEST(KernelTable, DispatchFollowsTheIsa) {
-  const std::vector<int16_t> weights(16, 1);
+  const std::vector<int16_t> weights(16, 3);
   const std::vector<int32_t> bias(4, 0);
   const Conv2dProblem problem{
       .in_channels = 4, .out_channels = 4, .weights = weights, .bias = bias, .requantization = {}};
