@@ -37,14 +37,9 @@ class Maker:
     def weight(self, *shape: int) -> dict[str, Any]:
         scale = np.ldexp(np.float32(1), -self.random.integers(5, 9, shape[0])).astype(np.float32)
         codes = self.random.integers(-127, 128, shape)
-        return {
-            "weight": (codes * scale.reshape(-1, *[1] * (len(shape) - 1))).astype(np.float32),
-            "weight_scale": scale,
-            "zero_point": 0,
-            "quant_min": -127,
-            "quant_max": 127,
-            "bias": self.random.normal(size=shape[0]),
-        }
+        values = (codes * scale.reshape(-1, *[1] * (len(shape) - 1))).astype(np.float32)
+        weight = _C.UniformWeight(values, scale, quant_min=-127, quant_max=127)
+        return {"weight": weight, "bias": self.random.normal(size=shape[0])}
 
     def conv2d(self, name: str, x: int, out: int, channels: int, groups: int = 1, **options: Any) -> int:
         window = _C.Window((3, 3), (1, 1), (1, 1, 1, 1), (1, 1))
@@ -108,9 +103,9 @@ def test_the_proof_notices_a_multiplier(tmp_path: Path) -> None:
 
 
 def linear(b: _C.Builder, x: int, scale: float, **options: Any) -> int:
-    weight = np.full((1, 4), scale, np.float32)
-    layer = {"weight": weight, "weight_scale": np.array([scale], np.float32), "zero_point": 0}
-    return b.linear("layer", x, **layer, quant_min=-127, quant_max=127, **options)
+    values = np.full((1, 4), scale, np.float32)
+    weight = _C.UniformWeight(values, np.array([scale], np.float32), quant_min=-127, quant_max=127)
+    return b.linear("layer", x, weight=weight, **options)
 
 
 def pool(b: _C.Builder, x: int, kernel: tuple[int, int], padding: int = 0, include: bool = True, **options: Any) -> int:
