@@ -214,6 +214,29 @@ TEST(InqSchedule, BadInputThrows) {
   EXPECT_THROW(Network(QConfig::inq({.weight_bits = 6})), Error);
 }
 
+TEST(InqNetwork, BecomesItsIntegerNetwork) {
+  for (const int64_t bit_width : {2, 3, 4, 5}) {
+    const auto network = calibrated(QConfig::inq({.weight_bits = bit_width}));
+    to::SGD optimizer(network->parameters(), to::SGDOptions(0.01).momentum(0.9));
+    InqSchedule schedule(*network, optimizer, {0.5, 1.0});
+    for (int step = 0; step < 2; ++step) {
+      schedule.step();
+      train(*network, optimizer, schedule, 1);
+      const auto net = convert(
+          [&](ir::Builder& builder, ir::ValueId x) {
+            x = network->input->lower(builder, "input", {x});
+            x = network->conv->lower(builder, "conv", {x});
+            return network->fc->lower(builder, "fc", {builder.reshape("flatten", x, {0, -1})});
+          },
+          {6, 2, 4, 4});
+      const Comparison result = compare(
+          *network, [&](const at::Tensor& x) { return network->forward(x); }, net, batch());
+      EXPECT_GT(result.total_codes(), 0);
+      EXPECT_EQ(result.differing_codes(), 0) << bit_width;
+    }
+  }
+}
+
 TEST(InqNetwork, FloatActivationsTrainAndEvaluateButHaveNoIntegerNetwork) {
   const auto network = calibrated(QConfig::inq({.weight_bits = 5, .act_bits = std::nullopt}));
   network->eval();
