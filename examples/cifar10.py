@@ -60,6 +60,8 @@ METHODS: dict[str, Method] = {
     "lsq_plus": Method(qstep.QConfig.lsq_plus, {"per_channel": True}),
     "pact": Method(qstep.QConfig.pact),
     "f8net": Method(qstep.QConfig.f8net),
+    "inq": Method(qstep.QConfig.inq, incremental=True),
+    "pwlq": Method(qstep.QConfig.pwlq, epochs=0),
 }
 
 

@@ -1,7 +1,7 @@
 """All methods on one small network and real data: the accuracy after training, and that of the integer network, which is the same.
 
 5,000 MNIST digits, 1,000 of them for the test, as in quickstart.py; a residual network with ReLU. Every method starts from the same float
-network, with the same number of epochs. Prints a table and writes it as Markdown.
+network, with the same number of epochs (PWLQ: none). Prints a table and writes it as Markdown.
 
     python examples/compare_methods.py            # a few minutes on two cores
     python examples/compare_methods.py --epochs 1 # a quick look
@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import fx, nn
 from torch.utils.data import DataLoader, TensorDataset
+from tqdm import tqdm
 
 import qstep
 
@@ -37,6 +38,35 @@ def quantization_aware(
     return prepared
 
 
+def incremental(model: nn.Module, config: qstep.QConfig, data: TensorDataset, epochs: int, name: str) -> fx.GraphModule:
+    """INQ: before each part of the training a further share of the weights becomes powers of two, after the last the rest."""
+    prepared = qstep.prepare(model, config, example_inputs=(data.tensors[0][:2],))
+    qstep.calibrate(prepared, DataLoader(data, batch_size=64), batches=8, progress=False)
+    groups = qstep.parameter_groups(prepared, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9)
+    schedule = qstep.optim.InqSchedule(prepared, optimizer, "resnet18_5bit")
+    loader = DataLoader(data, batch_size=64, shuffle=True, generator=torch.Generator().manual_seed(1))
+    prepared.train()
+    total = epochs * len(loader)
+    begins = {part * total // (len(schedule.fractions) - 1) for part in range(len(schedule.fractions) - 1)}
+    batches = (batch for _ in range(epochs) for batch in loader)
+    for step, (x, y) in enumerate(tqdm(batches, desc=name, total=total, unit="batch")):
+        if step in begins:
+            schedule.step()
+        optimizer.zero_grad()
+        F.cross_entropy(prepared(x), y).backward()
+        optimizer.step()
+    schedule.step()
+    return prepared
+
+
+def post_training(
+    model: nn.Module, config: qstep.QConfig, data: TensorDataset, epochs: int, name: str
+) -> fx.GraphModule:
+    """Calibration, and no training."""
+    return qstep.quantize_post_training(model, config, DataLoader(data, batch_size=64), batches=8, progress=False)
+
+
 @dataclass(frozen=True)
 class Method:
     config: qstep.QConfig
@@ -47,6 +77,10 @@ METHODS = {
     "IAO": Method(qstep.QConfig.iao(8, 8)),
     "LSQ": Method(qstep.QConfig.lsq(4, 4)),
     "LSQ+": Method(qstep.QConfig.lsq_plus(4, 4)),
+    "PACT": Method(qstep.QConfig.pact(4, 4)),
+    "F8Net": Method(qstep.QConfig.f8net()),
+    "INQ": Method(qstep.QConfig.inq(5, 8), incremental),
+    "PWLQ, not trained": Method(qstep.QConfig.pwlq(4, 8), post_training),
 }
 
 
@@ -64,7 +98,7 @@ def main() -> None:
     rows = [("float", "32", "32", f"{accuracy(float_net, test_data):.1f}", "", "", f"{float_bytes:,}", "")]
     for name, method in METHODS.items():
         model = method.apply(float_net, method.config, train_data, arguments.epochs, name)
-        path = arguments.out.with_name(name.lower().replace("+", "_plus") + ".safetensors")
+        path = arguments.out.with_name(name.lower().replace("+", "_plus").split(",")[0] + ".safetensors")
         qstep.convert(model).save(path)
         net = qstep.load(path)
         codes = qstep.compare(model, net, test_data.tensors[0][:256])

@@ -1,0 +1,109 @@
+"""examples/cifar10.py on a few random pictures: the whole path, and a run that was interrupted."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TRAIN, TEST = 256, 30
+
+
+@pytest.fixture
+def cifar10(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import cifar10
+
+    return cifar10
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """An image folder and a checkpoint in the layout of published ones."""
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for part, count in (("train", TRAIN), ("test", TEST)):
+        for i in range(count):
+            folder = tmp_path / part / f"class{i % 10}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return tmp_path
+
+
+def run(cifar10: Any, monkeypatch: pytest.MonkeyPatch, data: Path, out: str) -> None:
+    checkpoint = data / "float.th"
+    if not checkpoint.exists():
+        torch.manual_seed(0)
+        state = cifar10.ResNet20().state_dict()
+        torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, checkpoint)
+    options = "--method lsq_plus --epochs 2 --batch-norm-batches 1 --name run --threads 1"
+    paths = ["--data", data, "--checkpoint", checkpoint, "--out", data / out]
+    monkeypatch.setattr(sys, "argv", ["cifar10.py", *map(str, paths), *options.split()])
+    cifar10.main()
+
+
+def test_an_interrupted_run_continues_bit_for_bit(
+    cifar10: Any, monkeypatch: pytest.MonkeyPatch, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(cifar10, monkeypatch, data, "straight")
+
+    save = cifar10.Training.save
+
+    def save_and_stop(self: Any, path: Path) -> None:
+        save(self, path)
+        if self.epoch == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cifar10.Training, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(cifar10, patch, data, "resumed")
+    assert not (data / "resumed/run/result.json").exists()
+    run(cifar10, monkeypatch, data, "resumed")
+
+    straight, resumed = (torch.load(data / out / "run/model.pt") for out in ("straight", "resumed"))
+    assert straight.keys() == resumed.keys()
+    assert all(torch.equal(straight[key], resumed[key]) for key in straight)
+
+    result = json.loads((data / "resumed/run/result.json").read_text())
+    assert result["integer_accuracy"] == result["accuracy"]
+    assert result["differing_logits"] == result["differing_codes"] == 0
+    assert result["compared_codes"] > 0
+
+
+def test_random_crops_and_flips_move_pictures_only(cifar10: Any) -> None:
+    import cifar10_data
+
+    pixels = torch.randint(0, 256, (40, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    moved = cifar10_data._augment(pixels, torch.Generator().manual_seed(1))
+    padded = np.pad(pixels.numpy(), ((0, 0), (4, 4), (4, 4), (0, 0)))
+    flips = set()
+    for picture, result in zip(padded, moved.numpy(), strict=True):
+        crops = {
+            flip: picture[top : top + 32, left : left + 32][:, :: -1 if flip else 1].tobytes()
+            for top in range(9)
+            for left in range(9)
+            for flip in (False, True)
+            if picture[top : top + 32, left : left + 32][:, :: -1 if flip else 1].tobytes() == result.tobytes()
+        }
+        assert len(crops) == 1
+        flips |= crops.keys()
+    assert flips == {False, True}
+
+
+def test_paired_difference(cifar10: Any) -> None:
+    import cifar10_table
+
+    a, b = np.array([1, 1, 0, 1, 0, 0, 1, 1], bool), np.array([1, 0, 0, 1, 1, 1, 1, 0], bool)
+    mean, half = cifar10_table.paired_difference({"correct": a}, {"correct": b})
+    gains, losses, n = 2, 2, 8  # pictures that exactly one of them gets right
+    variance = (gains + losses - (gains - losses) ** 2 / n) / (n - 1)
+    assert mean == pytest.approx(100 * (gains - losses) / n)
+    assert half == pytest.approx(196 * (variance / n) ** 0.5)
