@@ -19,7 +19,7 @@ import numpy as np
 
 NORMAL_95 = 1.96
 COLUMNS = (
-    "run", "method", "weight bits", "act bits", "options", "epochs", "seed", "trained %", "integer %", "differing logits",
+    "run", "method", "weight bits", "act bits", "epochs", "seed", "trained %", "integer %", "differing logits",
     "drop", "paired difference", "95 % interval", "bytes",
 )  # fmt: skip
 
@@ -31,6 +31,18 @@ def read(folder: Path) -> list[dict[str, Any]]:
         run["correct"] = np.load(path.with_name("correct.npz"))["correct"]
         runs.append(run)
     return runs
+
+
+def label(run: dict[str, Any]) -> str:
+    """Name of the method with what sets this run apart."""
+    parts = [run["method"]]
+    if run["activation"] != "relu":
+        parts.append(run["activation"])
+    if run["epochs"] == 0:
+        parts.append("not trained")
+    if run["method"] == "inq":
+        parts.append(run["strategy"])
+    return ", ".join([*parts, *(f"{k}={v}" for k, v in run["option"].items())])
 
 
 def reference_of(run: dict[str, Any], runs: list[dict[str, Any]], name: str | None) -> dict[str, Any] | None:
@@ -51,10 +63,9 @@ def row(run: dict[str, Any], reference: dict[str, Any] | None) -> list[str]:
     integer = run.get("integer_accuracy")
     cells = [
         run["name"],
-        run["method"],
+        label(run),
         "32" if run["weight_bits"] is None else str(run["weight_bits"]),
         "32" if run["act_bits"] is None else str(run["act_bits"]),
-        ", ".join(f"{k}={v}" for k, v in run["option"].items()),
         str(run["epochs"]),
         str(run["seed"]),
         f"{run['accuracy']:.2f}",
@@ -76,22 +87,17 @@ def row(run: dict[str, Any], reference: dict[str, Any] | None) -> list[str]:
 
 def seeds(runs: list[dict[str, Any]], name: str | None) -> list[str]:
     """A line for each setting that was run with several seeds."""
-    groups: dict[str, list[float]] = defaultdict(list)
+    drops: dict[str, list[float]] = defaultdict(list)
     for run in runs:
         reference = reference_of(run, runs, name)
-        if reference is not None:
-            setting = {k: run[k] for k in ("method", "weight_bits", "act_bits", "activation", "epochs", "option")}
-            groups[json.dumps(setting)].append(reference["accuracy"] - run["accuracy"])
-    lines = []
-    for text, drops in groups.items():
-        if len(drops) > 1:
-            s = json.loads(text)
-            widths = f"W{s['weight_bits']}A{s['act_bits']}" if s["weight_bits"] else ""
-            spread = np.std(drops, ddof=1)
-            lines.append(
-                f"- {s['method']} {widths}, {len(drops)} seeds: drop {np.mean(drops):.2f}, standard deviation {spread:.2f}"
-            )
-    return lines
+        if reference is not None and run["weight_bits"] is not None:
+            setting = f"{label(run)}, W{run['weight_bits']}A{run['act_bits']}, {run['epochs']} epochs"
+            drops[setting].append(reference["accuracy"] - run["accuracy"])
+    return [
+        f"- {setting}, {len(d)} seeds: drop {np.mean(d):.2f}, standard deviation {np.std(d, ddof=1):.2f}"
+        for setting, d in drops.items()
+        if len(d) > 1
+    ]
 
 
 def plot(runs: list[dict[str, Any]], path: Path) -> None:
@@ -103,17 +109,17 @@ def plot(runs: list[dict[str, Any]], path: Path) -> None:
     points: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for run in runs:
-        if run["activation"] != "relu" or run["option"]:
-            continue  # variants are in the table
+        if run["activation"] != "relu":
+            continue  # another network
         if run["method"] == "float":
             axis.axhline(
                 run["accuracy"], color="black", linestyle="--", linewidth=1, label=f"float, seed {run['seed']}"
             )
         else:
-            points[run["method"]][run["weight_bits"]].append(run["accuracy"])
-    for method, by_bits in sorted(points.items()):
+            points[label(run)][run["weight_bits"]].append(run["accuracy"])
+    for name, by_bits in sorted(points.items()):
         bits = sorted(by_bits)
-        axis.plot(bits, [np.mean(by_bits[b]) for b in bits], marker="o", label=method)
+        axis.plot(bits, [np.mean(by_bits[b]) for b in bits], marker="o", label=name)
     axis.set_xlabel("bits of the weights")
     axis.set_ylabel("test accuracy, %")
     axis.grid(alpha=0.3)
