@@ -6,15 +6,12 @@
 #include <limits>
 
 #include "qstep/core/error.h"
+#include "qstep/methods/grid_ops.h"
 
 namespace qstep::methods {
 namespace {
 
 constexpr int64_t calibration_samples = 65536;  // of each tensor, over all batches, in expectation
-
-Tensor integer_codes(const Tensor& x, const Tensor& scale, const Tensor& zero, const Tensor& offset, int64_t levels) {
-  return ((x - offset) / scale).round_().add_(zero).clamp_(0, levels).to(at::kByte);
-}
 
 }  // namespace
 
@@ -84,13 +81,12 @@ core::Grid ActivationQuantizer::grid() const {
 
 Tensor ActivationQuantizer::encode(const Tensor& x) const {
   const at::NoGradGuard guard;
-  return integer_codes(x.to(at::kFloat), scale(), zero_point().to(at::kFloat) - static_cast<double>(quant_min()), offset(),
-                       quant_max() - quant_min());
+  return methods::encode(x.to(at::kFloat), scale(), zero_point(), offset(), quant_min(), quant_max());
 }
 
 Tensor ActivationQuantizer::decode(const Tensor& codes) const {
   const at::NoGradGuard guard;
-  return (codes.to(at::kFloat) - (zero_point().to(at::kFloat) - static_cast<double>(quant_min()))) * scale() + offset();
+  return methods::decode(codes, scale(), zero_point(), offset(), quant_min());
 }
 
 FloatActivation::FloatActivation() : ActivationQuantizer("FloatActivation", 8, 0, 255) {

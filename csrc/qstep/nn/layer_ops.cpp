@@ -240,24 +240,6 @@ std::tuple<Tensor, Tensor> batch_norm_affine(const std::optional<Tensor>& weight
   return {factor, shift};
 }
 
-Tensor grid_residual(const Tensor& scale, const Tensor& zero_point, const Tensor& offset, int64_t quant_min, int64_t quant_max) {
-  const Tensor s = scale.to(at::kDouble);
-  const Tensor z = zero_point.to(at::kDouble);
-  const Tensor b = offset.to(at::kDouble);
-  const Tensor zero_code = ((-b / s).round() + z).clamp(static_cast<double>(quant_min), static_cast<double>(quant_max));
-  return (s * (zero_code - z) + b).to(scale.dtype());
-}
-
-Tensor encode(const Tensor& x, const Tensor& scale, const Tensor& zero_point, const Tensor& offset, int64_t quant_min, int64_t quant_max) {
-  const Tensor z = zero_point.to(x.dtype()) - static_cast<double>(quant_min);
-  return ((x - offset) / scale).round_().add_(z).clamp_(0, quant_max - quant_min).to(at::kByte);
-}
-
-Tensor decode(const Tensor& codes, const Tensor& scale, const Tensor& zero_point, const Tensor& offset, int64_t quant_min) {
-  const Tensor z = zero_point.to(scale.dtype()) - static_cast<double>(quant_min);
-  return (codes.to(scale.dtype()) - z) * scale + offset;
-}
-
 TORCH_LIBRARY_FRAGMENT(qstep, m) {
   m.def("conv2d(Tensor x, Tensor weight, Tensor? bias, Tensor input_scale, Tensor? input_residual, Tensor weight_scale, "
         "int[] stride, int[] padding, int[] dilation, int groups) -> Tensor");
@@ -267,9 +249,6 @@ TORCH_LIBRARY_FRAGMENT(qstep, m) {
         TORCH_FN(batch_norm_affine));
   m.def("sums_fit_float32(Tensor weight, Tensor weight_scale, int largest_input, Tensor bias, Tensor unit) -> bool",
         TORCH_FN(sums_fit_float32));
-  m.def("grid_residual(Tensor scale, Tensor zero_point, Tensor offset, int quant_min, int quant_max) -> Tensor", TORCH_FN(grid_residual));
-  m.def("encode(Tensor x, Tensor scale, Tensor zero_point, Tensor offset, int quant_min, int quant_max) -> Tensor", TORCH_FN(encode));
-  m.def("decode(Tensor codes, Tensor scale, Tensor zero_point, Tensor offset, int quant_min) -> Tensor", TORCH_FN(decode));
 }
 
 // Built of ATen operations, so one kernel serves CPU, CUDA and Meta.

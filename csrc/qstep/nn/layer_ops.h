@@ -47,13 +47,4 @@ bool sums_fit_float32(const Tensor& weight, const Tensor& weight_scale, int64_t 
 std::tuple<Tensor, Tensor> batch_norm_affine(const std::optional<Tensor>& weight, const std::optional<Tensor>& bias, const Tensor& mean,
                                              const Tensor& var, double eps, const std::optional<Tensor>& layer_bias);
 
-/// What the code nearest to real zero stands for (docs/numerics.md, "real offsets and padding"), as core::residual, in the dtype of scale.
-Tensor grid_residual(const Tensor& scale, const Tensor& zero_point, const Tensor& offset, int64_t quant_min, int64_t quant_max);
-
-/// uint8 codes, counted from quant_min, of x on a per-tensor grid: core::quantize on tensors.
-Tensor encode(const Tensor& x, const Tensor& scale, const Tensor& zero_point, const Tensor& offset, int64_t quant_min, int64_t quant_max);
-
-/// Real values of such codes: core::dequantize on tensors, in the dtype of scale.
-Tensor decode(const Tensor& codes, const Tensor& scale, const Tensor& zero_point, const Tensor& offset, int64_t quant_min);
-
 }  // namespace qstep::nn
