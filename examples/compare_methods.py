@@ -96,6 +96,7 @@ def main() -> None:
     train(float_net, train_data, 2 * arguments.epochs, 0.05, "float")
     float_bytes = sum(p.numel() * 4 for p in float_net.parameters())
     rows = [("float", "32", "32", f"{accuracy(float_net, test_data):.1f}", "", "", f"{float_bytes:,}", "")]
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     for name, method in METHODS.items():
         model = method.apply(float_net, method.config, train_data, arguments.epochs, name)
         path = arguments.out.with_name(name.lower().replace("+", "_plus").split(",")[0] + ".safetensors")

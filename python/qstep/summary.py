@@ -95,7 +95,7 @@ def _row_of_layer(layer: qnn.Layer, node: fx.Node) -> Row:
             else "not calibrated"
         ),
         shape=_shape(node),
-        bytes=None if weight is None else -(-layer.weight.numel() * weight.bit_width // 8),  # type: ignore[union-attr, operator]
+        bytes=None if weight is None else -(-layer.weight.numel() * weight.stored_bits // 8),  # type: ignore[union-attr, operator]
     )
 
 

@@ -245,3 +245,13 @@ def test_zero_and_constant_channels(representation, value):
     quantizer = model.get_submodule("3").weight_quantizer
     assert isinstance(quantizer, PwlqWeight)
     torch.testing.assert_close(quantizer(network[3].weight).values, network[3].weight, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("breakpoints", [1, 2])
+def test_summary_counts_the_bits_of_the_pieces(resnet20: nn.Module, breakpoints: int) -> None:
+    model = quantized(resnet20, qstep.QConfig.pwlq(4, 8, breakpoints=breakpoints), images((3, 32, 32)))
+    of_model = {row.layer: row.bytes for row in qstep.summary(model).rows if row.bytes is not None}
+    of_network = {row.layer: row.bytes for row in qstep.summary(qstep.convert(model)).rows if row.bytes is not None}
+    bits = 5 if breakpoints == 1 else 6
+    assert of_model["blocks.0.conv1"] == 16 * 16 * 9 * bits // 8
+    assert all(of_model[name] <= of_network[name] for name in of_model)  # steps and constants come on top

@@ -76,6 +76,11 @@ class WeightQuantizer(Quantizer):
         """Sets the first scales from the weights."""
         raise NotImplementedError
 
+    @property
+    def stored_bits(self) -> int:
+        """Bits of one weight in the checkpoint (with a variable length: at most)."""
+        return self.bit_width
+
     def lowered(self, weight: QuantizedWeight) -> _C.RealWeight:
         """The weights as ``_C.Builder.conv2d`` and ``linear`` take them: a uniform grid, unless a method says otherwise."""
         return _C.UniformWeight(

@@ -79,6 +79,10 @@ class PwlqWeight(WeightQuantizer):
             values, scale, self.zero_point, on_grid=self.representation == "code_book", source=weight
         )
 
+    @property
+    def stored_bits(self) -> int:
+        return self.bit_width + (1 if self.options["breakpoints"] == 1 else 2)  # which piece
+
     def lowered(self, weight: QuantizedWeight) -> _C.RealWeight:
         assert weight.source is not None
         source = weight.source.detach().float().cpu()
