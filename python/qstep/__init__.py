@@ -8,9 +8,10 @@ from .compare import Comparison, LayerComparison, compare
 from .config import QConfig, Scheme
 from .convert import convert
 from .network import IntegerNetwork, available_isas, load
+from .operations import UnsupportedError
 from .parameter_groups import parameter_groups
 from .post_training import quantize_post_training
-from .prepare import UnsupportedError, prepare
+from .prepare import prepare
 from .summary import Summary, summary
 
 __all__ = [

@@ -13,7 +13,7 @@ from torch import fx, nn
 from . import _C
 from . import nn as qnn
 from .network import IntegerNetwork
-from .prepare import UnsupportedError, arguments_of, is_dropout, pair
+from .operations import UnsupportedError, arguments_of, is_dropout, pair
 
 
 class _Conversion(fx.Interpreter):

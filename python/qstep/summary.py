@@ -8,7 +8,7 @@ from torch import fx, nn
 
 from . import nn as qnn
 from .network import IntegerNetwork
-from .prepare import is_movement
+from .operations import is_movement
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 #pragma once
-// Quantized layers as torch::nn modules: C++ twin of python/qstep/nn.py (docs/architecture.md tells how a layer computes).
+// Quantized layers as torch::nn modules: C++ twin of python/qstep/nn/ (docs/architecture.md tells how a layer computes).
 //
 // Every layer takes and returns float tensors whose values lie on a grid. A layer with parameters knows the quantizer that its input went
 // through, so layers are made in the order of the network, each from the one before:
