@@ -268,8 +268,10 @@ def dequantize(network: Network, node: Node, x: Codes) -> NDArray[np.float32]:
 def finished(network: Network, node: Node, sums: Codes, per_channel: tuple[int, ...]) -> Codes:
     if node.fields["weight"]["encoding"] == "piecewise":
         constant, shift = (node.arrays[part].reshape(per_channel) for part in ("constant", "shift"))
-        assert np.abs(sums + constant).max(initial=0) < 2**59
-        steps = divide_half_even(sums + constant, power_of_two(shift))
+        total = sums + constant
+        assert np.abs(total).max(initial=0) < 2**62
+        # In Python integers: twice a remainder may leave int64.
+        steps = divide_half_even(total.astype(object), 2 ** shift.astype(object)).astype(np.int64)
         return steps if node.name in network.scales else network.clamped(node, steps)
     accumulator = sums + node.arrays["bias"].reshape(per_channel)
     assert np.abs(accumulator).max(initial=0) < 2**31

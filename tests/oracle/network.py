@@ -4,8 +4,8 @@ Written from the papers and the contract alone. Of the model it reads parameters
 layer and no kernel of the package computes anything here. Real factors are exact fractions, integer sums run in float64
 where every value is below 2^53 and hence exact, and a tensor is an int64 array of codes counted from 0.
 
-Sources: Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference (IAO),
-CVPR 2018; Esser et al., Learned Step Size Quantization, ICLR 2020; Bhalgat et al., LSQ+, CVPRW 2020.
+What the weights and grids of each method are is in quantizers.py. F8Net's networks, which exchange x / eta, are judged by the reader of
+the saved checkpoint alone.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import fx
 
+from oracle.piecewise import Channel, Codes, Pieces, layer_steps
+from oracle.quantizers import Grid, Integers, activation_grid, exact, quantized_weight
 from qstep import nn as qnn
-from qstep import quantizers
 
-Codes = NDArray[np.int64]
 LARGEST_BIAS = 1 << 28
 
 
@@ -43,10 +43,6 @@ CONTRACT = Rules()
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
-
-
-def exact(x: Any) -> Fraction:
-    return Fraction(float(x))
 
 
 def round_fraction(x: Fraction, rules: Rules) -> int:
@@ -75,95 +71,6 @@ def fixed_point(x: Fraction, bits: int, largest_shift: int) -> tuple[int, int]:
     if abs(mantissa) == 1 << bits:
         mantissa, shift = mantissa // 2, shift - 1
     return (mantissa, shift) if shift <= largest_shift else (0, 0)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """real = scale * (code - zero_point) + offset, codes from 0 to largest."""
-
-    scale: np.float32
-    zero_point: int
-    offset: np.float32
-    largest: int
-
-    def codes(self, x: Any) -> Codes:
-        """In float32: a difference, a true division, one rounding."""
-        with np.errstate(over="ignore"):
-            steps = np.rint((np.asarray(x, np.float32) - self.offset) / self.scale)
-        return np.clip(steps.astype(np.float64) + self.zero_point, 0, self.largest).astype(np.int64)
-
-    def values(self, codes: Codes) -> NDArray[np.float32]:
-        """In float32: a rounded product, a rounded sum."""
-        return self.scale * (codes - self.zero_point).astype(np.float32) + self.offset
-
-    @property
-    def zero_code(self) -> int:
-        return min(max(round(-exact(self.offset) / exact(self.scale)) + self.zero_point, 0), self.largest)
-
-    @property
-    def residual(self) -> Fraction:
-        """Real value of zero_code."""
-        return exact(self.scale) * (self.zero_code - self.zero_point) + exact(self.offset)
-
-    def steps(self, x: Fraction) -> Fraction:
-        return x / exact(self.scale)
-
-
-# --- quantizers -------------------------------------------------------------------------------------------------------
-
-
-def learned_scale(scale: Any) -> NDArray[np.float32]:
-    """LSQ's step: the raw parameter is kept away from 0."""
-    return np.maximum(np.abs(scale.raw.detach().numpy()), scale.eps.numpy())
-
-
-def affine_range(
-    low: NDArray[np.float32], high: NDArray[np.float32], quant_min: int, quant_max: int
-) -> tuple[NDArray[np.float32], Codes]:
-    """IAO's scale and zero point of ranges, which are extended to contain 0."""
-    low, high = np.minimum(low, 0).astype(np.float64), np.maximum(high, 0).astype(np.float64)
-    empty = high == low
-    scale = np.where(empty, 1.0, (high - low) / (quant_max - quant_min)).astype(np.float32)
-    nearest = quant_min - np.where(empty, 0.0, low) / scale.astype(np.float64)
-    nearest = np.where(empty, 0.0, np.copysign(np.floor(np.abs(nearest) + 0.5), nearest))
-    return scale, np.clip(nearest, quant_min, quant_max).astype(np.int64)
-
-
-def symmetric_range(low: NDArray[np.float32], high: NDArray[np.float32], quant_max: int) -> NDArray[np.float32]:
-    largest = np.maximum(np.abs(low), np.abs(high)).astype(np.float64)
-    return np.where(largest == 0, 1.0, largest / quant_max).astype(np.float32)
-
-
-def activation_grid(quantizer: quantizers.ActivationQuantizer) -> Grid:
-    low, high = quantizer.quant_min, quantizer.quant_max
-    if isinstance(quantizer, quantizers.LsqPlusActivation):
-        scale, zero_point = learned_scale(quantizer._scale), 0
-    else:
-        assert isinstance(quantizer, quantizers.IaoActivation)
-        scale, zero_point = affine_range(quantizer.min.numpy(), quantizer.max.numpy(), low, high)
-    return Grid(np.float32(scale), int(zero_point) - low, np.float32(quantizer.offset.detach().numpy()), high - low)
-
-
-def quantized_weight(
-    quantizer: quantizers.WeightQuantizer, weight: NDArray[np.float32]
-) -> tuple[Codes, list[Fraction]]:
-    """Integers code - zero_point, and the scale of each output channel."""
-    low, high, channels = quantizer.quant_min, quantizer.quant_max, len(weight)
-    per_channel = (-1, *[1] * (weight.ndim - 1))
-    zero_point: int | Codes = 0
-    if isinstance(quantizer, quantizers.LsqPlusWeight):
-        scale = learned_scale(quantizer.scale)
-    else:
-        assert isinstance(quantizer, quantizers.IaoWeight)
-        over = None if quantizer.axis is None else tuple(range(1, weight.ndim))
-        smallest, largest = weight.min(axis=over), weight.max(axis=over)
-        if quantizer.axis is None:
-            scale, zero_point = affine_range(smallest, largest, low, high)
-        else:
-            scale = symmetric_range(smallest, largest, high)
-    scale = np.broadcast_to(scale, (channels,))
-    codes = np.clip(np.rint(weight / scale.reshape(per_channel)) + zero_point, low, high).astype(np.int64)
-    return codes - zero_point, [exact(s) for s in scale]
 
 
 # --- convolution and linear -------------------------------------------------------------------------------------------
@@ -198,19 +105,38 @@ def correlate(x: Codes, weight: Codes, layer: qnn.Conv2d, padding_value: int) ->
     return (rows @ columns).reshape(len(weight), n, height, width).swapaxes(0, 1).astype(np.int64)
 
 
-def countable(unit: Fraction, bias: Fraction, weight: Codes) -> tuple[Fraction, Codes]:
+def countable(unit: Fraction, bias: Fraction, weight: Integers, channel: int) -> tuple[Fraction, Codes]:
     """Where batch norm all but switches a channel off, its bias may need more units than an accumulator holds: the channel
     then counts in coarser ones, 2^28 to the bias, and its weights are rounded to them."""
+    values = weight.values[channel]
     if abs(bias) < LARGEST_BIAS * abs(unit):
-        return unit, weight
+        return unit, values
     if bias == 0:
-        return Fraction(1), np.zeros_like(weight)
+        return Fraction(1), np.zeros_like(values)
     coarser = abs(bias) / LARGEST_BIAS * (-1 if unit < 0 else 1)
-    return coarser, np.array([round(int(w) * unit / coarser) for w in weight.flat], np.int64).reshape(weight.shape)
+    nearest = [weight.nearest(channel, int(w) * unit / coarser) for w in values.flat]
+    return coarser, np.array(nearest, np.int64).reshape(values.shape)
+
+
+@dataclass(frozen=True)
+class AffineSums:
+    """factor * conv(x, w) + shift of each output channel, from the input's grid to the next one, where there is one."""
+
+    factor: list[Fraction]
+    shift: list[Fraction]
+    residual: Fraction  #: what the input's code of zero stands for
+    source: Grid
+    target: Grid | None
+    of: Callable[[Codes], Codes]  #: of the centred codes with integers in the place of the weights
+
+    def constant(self, channel: int, weight_sum: Fraction) -> Fraction:
+        """What is added to a channel's sum."""
+        offset = Fraction(0) if self.target is None else exact(self.target.offset)
+        return self.shift[channel] + self.factor[channel] * self.residual * weight_sum - offset
 
 
 def affine(layer: qnn.AffineLayer, x: Codes, *, rules: Rules) -> Codes:
-    """sum (q_x - zero_code) * (q_w - zero_point) + bias, then the next grid; accumulators where there is none."""
+    """Codes of the next grid; accumulators where there is none."""
     (grid,) = map(activation_grid, layer._inputs)
     target = None if layer.output_quantizer is None else activation_grid(layer.output_quantizer)
     factor, shift = batch_norm_affine(layer)
@@ -218,33 +144,48 @@ def affine(layer: qnn.AffineLayer, x: Codes, *, rules: Rules) -> Codes:
     if layer.fold:
         real_weight = real_weight * factor.astype(np.float32).reshape(-1, *[1] * (real_weight.ndim - 1))
         factor = np.ones_like(factor)
-    weight, weight_scale = quantized_weight(layer.weight_quantizer, real_weight)
-
-    units, biases = [], []
-    for channel in range(len(weight)):
-        scale = exact(factor[channel]) * weight_scale[channel]
-        real = exact(shift[channel])
-        if rules.residue:
-            real += grid.residual * scale * int(weight[channel].sum())
-        if target is not None:
-            real -= exact(target.offset)
-        unit, weight[channel] = countable(exact(grid.scale) * scale, real, weight[channel])
-        units.append(unit)
-        biases.append(round_fraction(real / unit, rules))
-
     centered = x - grid.zero_code
-    if isinstance(layer, qnn.Conv2d):
-        sums = correlate(centered, weight, layer, 0 if rules.pad_with_zero_code else -grid.zero_code)
-        per_channel: tuple[int, ...] = (-1, 1, 1)
-    else:
-        sums = (centered.astype(np.float64) @ weight.T.astype(np.float64)).astype(np.int64)
-        per_channel = (-1,)
-    accumulators = sums + np.array(biases, np.int64).reshape(per_channel)
+
+    def products(integers: Codes) -> Codes:
+        if isinstance(layer, qnn.Conv2d):
+            return correlate(centered, integers, layer, 0 if rules.pad_with_zero_code else -grid.zero_code)
+        return (centered.astype(np.float64) @ integers.T.astype(np.float64)).astype(np.int64)
+
+    residual = grid.residual if rules.residue else Fraction(0)
+    sums = AffineSums([exact(f) for f in factor], [exact(s) for s in shift], residual, grid, target, products)
+    weight = quantized_weight(layer.weight_quantizer, real_weight)
+    steps = piecewise(sums, weight) if isinstance(weight, Pieces) else one_sum(sums, weight, layer.policy, rules)
+    return steps if target is None else finish(steps, layer, target)
+
+
+def one_sum(sums: AffineSums, weight: Integers, policy: str, rules: Rules) -> Codes:
+    """sum (q_x - zero_code) * integer + bias, in steps of the next grid."""
+    integers, units, biases = np.empty_like(weight.values), [], []
+    for channel, values in enumerate(weight.values):
+        scale = weight.scale[channel]
+        constant = sums.constant(channel, scale * int(values.sum()))
+        unit = exact(sums.source.scale) * scale * sums.factor[channel]
+        unit, integers[channel] = countable(unit, constant, weight, channel)
+        units.append(unit)
+        biases.append(round_fraction(constant / unit, rules))
+    per_channel = (-1, *[1] * (weight.values.ndim - 2))
+    accumulators = sums.of(integers) + np.array(biases, np.int64).reshape(per_channel)
     assert np.abs(accumulators).max(initial=0) < 2**31
-    if target is None:
+    if sums.target is None:
         return accumulators
-    rescale = {"exact": rescale_exact, "gemmlowp": rescale_gemmlowp}[layer.policy]
-    return finish(rescale(accumulators, [target.steps(u) for u in units], per_channel, rules), layer, target)
+    rescale = {"exact": rescale_exact, "gemmlowp": rescale_gemmlowp}[policy]
+    return rescale(accumulators, [sums.target.steps(u) for u in units], per_channel, rules)
+
+
+def piecewise(sums: AffineSums, weight: Pieces) -> Codes:
+    """The paper's sums, each with its multiplier, in steps of the next grid."""
+    target_step = None if sums.target is None else exact(sums.target.scale)
+    channels = [
+        Channel(factor, sums.constant(c, sum(weight.real(c), Fraction(0))), exact(sums.source.scale), target_step)
+        for c, factor in enumerate(sums.factor)
+    ]
+    zero = sums.source.zero_code
+    return layer_steps(weight, channels, max(zero, sums.source.largest - zero), sums.of)[0]
 
 
 def rescale_exact(accumulators: Codes, factors: list[Fraction], per_channel: tuple[int, ...], rules: Rules) -> Codes:

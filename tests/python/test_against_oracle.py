@@ -4,6 +4,7 @@ the real-valued model and the oracle of the saved checkpoint."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from networks import RandomNetwork, ResNet20, settle
 from torch import Tensor, fx, nn
 
 import qstep
-from oracle import checkpoint
+from oracle import checkpoint, pwlq_weights
 from oracle.network import Rules, layer_codes, layer_inputs, network_codes
+from oracle.pwlq import fitted_breakpoint
 
-lsq_plus = qstep.QConfig.lsq_plus
+lsq_plus, pwlq = qstep.QConfig.lsq_plus, qstep.QConfig.pwlq
 
 CONFIGS: dict[str, Callable[[], qstep.QConfig]] = {
     "IAO W8A8": lambda: qstep.QConfig.iao(8, 8),
@@ -32,6 +34,22 @@ CONFIGS: dict[str, Callable[[], qstep.QConfig]] = {
     "LSQ+ W2A2 everywhere": lambda: lsq_plus(2, 2, first_layer_bits=None, last_layer_bits=None, preactivation_bits=2),
     "LSQ+ W3A5, first layer 6, last layer 7": lambda: lsq_plus(
         3, 5, first_layer_bits=6, last_layer_bits=7, per_channel=True
+    ),
+    "PACT W4A4": lambda: qstep.QConfig.pact(4, 4),
+    "PACT W3A5 per tensor": lambda: qstep.QConfig.pact(3, 5, per_channel=False, gradient="ste"),
+    "INQ W5A8": lambda: qstep.QConfig.inq(5, 8),
+    "INQ W2A4": lambda: qstep.QConfig.inq(2, 4),
+    "INQ W4, LSQ+ A4": lambda: replace(qstep.QConfig.inq(4), activation=lsq_plus(4, 4).activation),
+    "PWLQ W4A8": lambda: pwlq(4, 8),
+    "PWLQ W3A6 per tensor": lambda: pwlq(
+        3, 6, per_channel=False, estimate="laplace", scheme="repo", bias_correction="exact", asymmetric=True
+    ),
+    "PWLQ W5, LSQ+ A4, absorbed": lambda: replace(
+        pwlq(5, batch_norm="absorb", bias_correction=None), activation=lsq_plus(4, 4).activation
+    ),
+    "PWLQ W4A8 code book": lambda: pwlq(4, 8, representation="code_book"),
+    "PWLQ W6A5 code book per tensor, absorbed": lambda: pwlq(
+        6, 5, representation="code_book", scheme="repo", per_channel=False, batch_norm="absorb"
     ),
 }
 
@@ -139,7 +157,20 @@ def test_mixed_widths(tmp_path: Path) -> None:
     assert_agreement(trained(float_model, lsq_plus(5, 6, overrides=overrides), x), x, tmp_path, "mixed widths")
 
 
-@pytest.mark.parametrize("config", ["IAO W8A8", "LSQ+ W8A8", "LSQ+ W4A4 configuration 1"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        "IAO W8A8",
+        "LSQ+ W8A8",
+        "LSQ+ W4A4 configuration 1",
+        "PACT W4A4",
+        "INQ W5A8",
+        "PWLQ W4A8",
+        "PWLQ W5, LSQ+ A4, absorbed",
+        "PWLQ W4A8 code book",
+        "PWLQ W6A5 code book per tensor, absorbed",
+    ],
+)
 def test_channels_that_batch_norm_switches_off(config: str, tmp_path: Path) -> None:
     float_model, x = random_network(22)  # three batch norms of 12 to 14 channels
     gamma = [0.0, -0.0, 0.0, 1e-12, -1e-9, 1e-7, -1e-6, 1e-5, 1e-4]
@@ -198,6 +229,14 @@ def test_a_broken_rule_is_noticed(wrong: Rules) -> None:
     model, x = with_ties(4)
     captured, broken = qstep.convert(model).capture(x), network_codes(model, x, rules=wrong)
     assert sum(differing(codes, captured[path]) for path, codes in broken.items()) > 0
+
+
+def test_a_moved_breakpoint_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    float_model, x = random_network(0)
+    model = trained(float_model, pwlq(4, 8), x)
+    captured = qstep.convert(model).capture(x)
+    monkeypatch.setattr(pwlq_weights, "fitted_breakpoint", lambda estimate, m: 1.01 * fitted_breakpoint(estimate, m))
+    assert sum(differing(codes, captured[path]) for path, codes in network_codes(model, x).items()) > 0
 
 
 def test_a_changed_code_in_the_checkpoint_is_noticed(tmp_path: Path) -> None:

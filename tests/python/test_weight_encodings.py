@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 import qstep
 from oracle import checkpoint
-from oracle.network import Grid, correlate
+from oracle.network import correlate
 from oracle.piecewise import Channel, Pieces, distance_to_rounding, exact_steps, layer_steps
+from oracle.quantizers import Grid
 from qstep import _C
 from qstep.network import IntegerNetwork
 
