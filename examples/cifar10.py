@@ -289,7 +289,7 @@ def main() -> None:
     result = {
         **{
             key: getattr(arguments, key)
-            for key in ("name", "method", "activation", "epochs", "seed", "option", "strategy")
+            for key in ("name", "method", "activation", "epochs", "learning_rate", "seed", "option", "strategy")
         },
         "weight_bits": None if arguments.method == "float" else arguments.weight_bits,
         "act_bits": None if arguments.method == "float" else arguments.act_bits,

@@ -42,6 +42,8 @@ def label(run: dict[str, Any]) -> str:
         parts.append("not trained")
     if run["method"] == "inq":
         parts.append(run["strategy"])
+    if run["learning_rate"] is not None:
+        parts.append(f"learning rate {run['learning_rate']}")
     return ", ".join([*parts, *(f"{k}={v}" for k, v in run["option"].items())])
 
 
