@@ -90,13 +90,6 @@ class Steps(ActivationQuantizer):
             x, self.scale, self.zero_point, quant_min=self.quant_min, quant_max=self.quant_max
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.calibrating:
-            self.observe(x)
-            return x
-        self.require_ready()
-        return self.quantize(x)
-
 
 def steps_oracle(quantizer: Any, x: np.ndarray, grad_output: np.ndarray) -> Expected:
     scale = float(quantizer.scale)

@@ -58,6 +58,10 @@ class Quantizer(nn.Module):
                 f"{self.path}: missing calibration: run qstep.calibrate(model, loader) or load a state_dict before the first forward pass"
             )
 
+    def require_finite(self, what: str, values: Tensor) -> None:
+        if not torch.isfinite(values).all():
+            raise ValueError(f"{self.path}: {what} must be finite, got NaN or infinity")
+
     def _set_ready(self) -> None:
         self.initialized.fill_(True)
         self._ready = True
@@ -113,6 +117,17 @@ class ActivationQuantizer(Quantizer):
     def calibrating(self) -> bool:
         return self._samples is not None
 
+    def forward(self, x: Tensor) -> Tensor:
+        if self.calibrating:
+            self.observe(x)
+            return x
+        self.require_ready()
+        return self.quantize(x)
+
+    def quantize(self, x: Tensor) -> Tensor:
+        """``x`` on the grid, differentiable."""
+        raise NotImplementedError
+
     def start_calibration(self) -> None:
         self._samples = []
 
@@ -120,8 +135,7 @@ class ActivationQuantizer(Quantizer):
         """Keeps an evenly spaced part of ``x``, and its extremes."""
         assert self._samples is not None
         flat = x.detach().flatten().float()
-        if not torch.isfinite(flat).all():
-            raise ValueError(f"{self.path}: calibration data must be finite, got NaN or infinity")
+        self.require_finite("calibration data", flat)
         stride = max(1, flat.numel() * 8 // CALIBRATION_SAMPLES)
         if flat.numel() > 0:
             self._samples.append(torch.cat([flat[::stride], torch.stack(flat.aminmax())]).cpu())

@@ -54,8 +54,7 @@ class F8NetWeight(WeightQuantizer):
         self._set_ready()
 
     def initialize(self, weight: Tensor) -> None:
-        if not torch.isfinite(weight).all():
-            raise ValueError(f"{self.path}: weights must be finite, got NaN or infinity")
+        self.require_finite("weights", weight)
         if self.format == "std" and weight.numel() > 1:
             low, high = (v.item() for v in weight.detach().aminmax())
             if low == high != 0:
@@ -291,11 +290,7 @@ class F8NetActivation(ActivationQuantizer):
 
     # --- forward ---
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.calibrating:
-            self.observe(x)
-            return x
-        self.require_ready()
+    def quantize(self, x: Tensor) -> Tensor:
         length = self.fraction_length
         if self._format_moves and x.numel() > 0:
             with torch.no_grad():

@@ -28,8 +28,7 @@ class IaoWeight(WeightQuantizer):
         self._set_ready()
 
     def initialize(self, weight: Tensor) -> None:
-        if not torch.isfinite(weight).all():
-            raise ValueError(f"{self.path}: weights must be finite, got NaN or infinity")
+        self.require_finite("weights", weight)
 
     def forward(self, weight: Tensor) -> QuantizedWeight:
         rows = weight.detach().flatten(1) if self.axis == 0 else weight.detach().reshape(1, -1)
@@ -107,11 +106,7 @@ class IaoActivation(ActivationQuantizer):
         self.step += 1
         self._steps += 1
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.calibrating:
-            self.observe(x)
-            return x
-        self.require_ready()
+    def quantize(self, x: Tensor) -> Tensor:
         self.active = not self.training or self._frozen or self._steps >= self.delay
         if self.training and not self._frozen and x.numel() > 0:
             self._update(x)

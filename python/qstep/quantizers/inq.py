@@ -62,8 +62,7 @@ class InqWeight(WeightQuantizer):
         self.n1.fill_(F.inq_range(weight.detach(), self.bit_width)[0])
 
     def initialize(self, weight: Tensor) -> None:
-        if not torch.isfinite(weight).all():
-            raise ValueError(f"{self.path}: weights must be finite, got NaN or infinity")
+        self.require_finite("weights", weight)
         if not self.frozen.any():  # else frozen weights are on the set that there is
             self._choose_exponents(weight)
         self._read_buffers()

@@ -50,8 +50,7 @@ class LsqPlusWeight(WeightQuantizer):
         scale = _ops.lsq_weight_scale(
             weight.detach(), quant_min=self.quant_min, quant_max=self.quant_max, axis=self.axis, rule=self.rule
         )
-        if not torch.isfinite(scale).all():
-            raise ValueError(f"{self.path}: weights must be finite, got NaN or infinity")
+        self.require_finite("weights", scale)
         self.scale.set(scale)
         self._set_ready()
 
@@ -137,11 +136,7 @@ class LsqPlusActivation(ActivationQuantizer):
                 self.offset.copy_(offset)
         self._set_ready()
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.calibrating:
-            self.observe(x)
-            return x
-        self.require_ready()
+    def quantize(self, x: Tensor) -> Tensor:
         grad_scale = self.grad_scale
         if grad_scale is None:
             elements = x.numel() if self.gradient_elements == "batch" else x.numel() // max(1, x.shape[0])

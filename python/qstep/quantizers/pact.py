@@ -64,9 +64,5 @@ class PactActivation(ActivationQuantizer):
             self.alpha.set(torch.tensor(float(self.alpha_init)))
         self._set_ready()
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.calibrating:
-            self.observe(x)
-            return x
-        self.require_ready()
+    def quantize(self, x: Tensor) -> Tensor:
         return F.pact(x, self.alpha(), bit_width=self.bit_width, signed=self.signed, gradient=self.gradient)

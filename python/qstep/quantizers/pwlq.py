@@ -64,8 +64,7 @@ class PwlqWeight(WeightQuantizer):
         self._set_ready()
 
     def initialize(self, weight: Tensor) -> None:
-        if not torch.isfinite(weight).all():
-            raise ValueError(f"{self.path}: weights must be finite, got NaN or infinity")
+        self.require_finite("weights", weight)
 
     def _quantized(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         if self.representation == "code_book":
@@ -135,8 +134,7 @@ class PwlqActivation(ActivationQuantizer):
 
     def observe(self, x: Tensor) -> None:
         assert self._samples is not None
-        if not torch.isfinite(x).all():
-            raise ValueError(f"{self.path}: calibration data must be finite, got NaN or infinity")
+        self.require_finite("calibration data", x)
         if x.numel() > 0:
             low, high = F.top_k_range(x.float(), k=self.top_k)
             self._samples.append(torch.stack([low, high]).reshape(1, 2).cpu())
@@ -153,11 +151,7 @@ class PwlqActivation(ActivationQuantizer):
         self.zero_point.copy_(zero_point)
         self._set_ready()
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.calibrating:
-            self.observe(x)
-            return x
-        self.require_ready()
+    def quantize(self, x: Tensor) -> Tensor:
         return F.fake_quantize_affine(
             x, self.scale, self.zero_point, quant_min=self.quant_min, quant_max=self.quant_max
         )
