@@ -1,5 +1,9 @@
 #include "qstep/kernels/isa.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <atomic>
 #include <cstdlib>
 
@@ -12,8 +16,21 @@ constexpr Isa built[] = {
     Isa::reference,
 #if defined(__x86_64__)
     Isa::avx2,
+    Isa::avxvnni,
+    Isa::avx512vnni,
 #endif
 };
+
+#if defined(__x86_64__)
+/// CPUID leaf 7, 1: not every compiler knows its name. The operating system's part is that of AVX2.
+bool has_avxvnni() {
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & (1U << 4)) != 0;
+}
+#endif
 
 Isa default_isa() {
   if (const char* name = std::getenv("QSTEP_ISA"); name != nullptr && *name != '\0') return isa_from_name(name);
@@ -37,6 +54,10 @@ std::string_view isa_name(Isa isa) {
       return "reference";
     case Isa::avx2:
       return "avx2";
+    case Isa::avxvnni:
+      return "avxvnni";
+    case Isa::avx512vnni:
+      return "avx512vnni";
   }
   return "unknown";
 }
@@ -44,17 +65,24 @@ std::string_view isa_name(Isa isa) {
 std::span<const Isa> built_isas() { return built; }
 
 bool is_supported(Isa isa) {
+#if defined(__x86_64__)
+  // CPUID, and XGETBV for the operating system's part.
   switch (isa) {
     case Isa::reference:
       return true;
     case Isa::avx2:
-#if defined(__x86_64__)
-      return __builtin_cpu_supports("avx2") != 0;  // CPUID, and XGETBV for the operating system's part
-#else
-      return false;
-#endif
+      return __builtin_cpu_supports("avx2") != 0;
+    case Isa::avxvnni:
+      return __builtin_cpu_supports("avx2") != 0 && has_avxvnni();
+    case Isa::avx512vnni:
+      return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("avx512f") != 0 &&
+             __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512dq") != 0 &&
+             __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512vnni") != 0;
   }
   return false;
+#else
+  return isa == Isa::reference;
+#endif
 }
 
 Isa isa_from_name(std::string_view name) {
