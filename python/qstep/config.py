@@ -279,6 +279,7 @@ class QConfig:
         weight_bits: int = 5,
         act_bits: int | None = 8,
         *,
+        n1_rule: str = "max",
         recompute_n1: bool = False,
         variable_length: bool = False,
         smoothing: float = 0.99,
@@ -291,13 +292,14 @@ class QConfig:
             weight_bits: 2 to 5.
             act_bits: width of activations, quantized as by :meth:`iao`; ``None`` leaves them in floating point as the paper does, for
                 training and comparison only.
-            recompute_n1, variable_length: as in :class:`qstep.quantizers.InqWeight`.
+            n1_rule, recompute_n1, variable_length: as in :class:`qstep.quantizers.InqWeight`.
             smoothing, delay: as in :meth:`iao`.
         """
         rules = {"first_layer_bits": None, "last_layer_bits": None, **rules}
         options = {"smoothing": smoothing, "delay": delay}
+        weight_options = {"n1_rule": n1_rule, "recompute_n1": recompute_n1, "variable_length": variable_length}
         return cls(
-            weight=Scheme("inq", weight_bits, {"recompute_n1": recompute_n1, "variable_length": variable_length}),
+            weight=Scheme("inq", weight_bits, weight_options),
             activation=Scheme("float", 32) if act_bits is None else Scheme("iao", act_bits, options),
             **rules,
         )

@@ -28,6 +28,16 @@ def exponents(weights: Sequence[float], bit_width: int) -> tuple[int, int]:
     return n1, n1 + 1 - 2 ** (bit_width - 1) // 2
 
 
+def least_error_exponent(weights: Sequence[float], bit_width: int) -> int:
+    """Of eq. 2's n1 and the seven below it the one whose set is nearest to the weights; the largest of several."""
+    n1, _ = exponents(weights, bit_width)
+
+    def error(candidate: int) -> Fraction:
+        return sum(((Fraction(w) - Fraction(quantize(w, candidate, bit_width))) ** 2 for w in weights), Fraction(0))
+
+    return min(range(n1, n1 - 8, -1), key=error)
+
+
 def quantize(w: float, n1: int, bit_width: int) -> float:
     """Eq. 4, interval by interval; beyond the last one the largest value."""
     if math.isnan(w):

@@ -98,7 +98,8 @@ def pwlq_activation(quantizer: Any, x: Array, grad_output: Array) -> Expected:
 
 
 def inq_weight(quantizer: Any, w: Array, grad_output: Array) -> Expected:
-    n1, _ = inq.exponents(w.reshape(-1).tolist(), quantizer.bit_width)
+    find = inq.least_error_exponent if quantizer.n1_rule == "mse" else lambda *arguments: inq.exponents(*arguments)[0]
+    n1 = find(w.reshape(-1).tolist(), quantizer.bit_width)
     values = [inq.quantize(v, n1, quantizer.bit_width) for v in w.reshape(-1)]
     return Expected(np.array(values).reshape(w.shape), {"x": grad_output})
 
@@ -136,7 +137,7 @@ WEIGHTS: dict[str, Case] = {
     "inq": Case(
         inq_weight,
         lambda: qstep.QConfig.inq(5),
-        options=({}, {"recompute_n1": True}, {"variable_length": True}),
+        options=({}, {"n1_rule": "mse"}, {"recompute_n1": True}, {"variable_length": True}),
         bit_widths=(2, 3, 4, 5),
     ),
 }

@@ -144,6 +144,24 @@ def test_range_at_every_threshold(dtype):
             assert F.inq_range(torch.tensor([0.0, -s]), bit_width) == oracle.exponents([float(s)], bit_width), s
 
 
+def test_range_of_least_squared_error():
+    seed = 20261122
+    generator = np.random.default_rng(seed)
+    differing = 0
+    for trial in range(60):
+        w = generator.standard_t(3, size=int(generator.integers(1, 40))) * 2.0 ** generator.integers(-8, 8)
+        for bit_width in BITS:
+            n1, n2 = F.inq_range(torch.from_numpy(w), bit_width, "mse")
+            assert n1 == oracle.least_error_exponent(w.tolist(), bit_width), (seed, trial, bit_width)
+            assert n2 == n1 + 1 - 2 ** (bit_width - 2)
+            differing += n1 != F.inq_range(torch.from_numpy(w), bit_width)[0]
+    assert differing > 20, "the rules differ"
+    assert F.inq_range(torch.zeros(3), 2, "mse") == (0, 0)
+    assert F.inq_range(torch.tensor([1e-45]), 3, "mse")[0] == -124, "the lowest that float32 has"
+    with pytest.raises(RuntimeError, match="rule must be 'max' or 'mse', got 'min'"):
+        F.inq_range(torch.ones(3), 2, "min")
+
+
 def test_range_of_extreme_weights():
     for bit_width in BITS:
         for empty in (torch.zeros(3), torch.zeros(0), -torch.zeros(2, 2)):

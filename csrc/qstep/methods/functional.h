@@ -85,9 +85,10 @@ struct LsqActivationInitOptions {
 std::tuple<at::Tensor, at::Tensor> lsq_activation_init(const at::Tensor& x, const LsqActivationInitOptions& options);
 
 struct PactOptions {
-  int64_t bit_width = 8;          ///< 2 to 8
-  bool is_signed = false;         ///< [-alpha, alpha] in 2 (2^(b-1) - 1) steps, instead of [0, alpha] in 2^b - 1
-  std::string gradient = "pact";  ///< alpha learns from clipped x alone, as in the paper; or "ste": from rounding errors, too
+  int64_t bit_width = 8;   ///< 2 to 8
+  bool is_signed = false;  ///< [-alpha, alpha] in 2 (2^(b-1) - 1) steps, instead of [0, alpha] in 2^b - 1
+  std::string gradient =
+      "pact";  ///< alpha learns from clipped x alone, as in the paper; or "ste": from rounding errors, too
 };
 
 /// PACT: x clipped at a learned level and quantized, x_hat = q * scale with scale = pact_scale(alpha, ...) and
@@ -152,7 +153,7 @@ PwlqCodeBook pwlq_code_book(const at::Tensor& w, const PwlqOptions& options);
 /// values where x has fewer than k; the mean of the two middle ones where k is even. x is not empty. No gradient.
 std::tuple<at::Tensor, at::Tensor> top_k_range(const at::Tensor& x, int64_t k = 10);
 struct InqQuantizeOptions {
-  int64_t bit_width = 5;                       ///< 2..5
+  int64_t bit_width = 5;                        ///< 2..5
   std::optional<at::Tensor> n1 = std::nullopt;  ///< integer, one element; that of inq_range where not given
 };
 
@@ -162,13 +163,14 @@ struct InqQuantizeOptions {
 at::Tensor inq_quantize(const at::Tensor& w, const InqQuantizeOptions& options);
 
 struct InqRange {
-  int64_t n1;  ///< exponent of the largest power of two: floor(log2(4 max|w| / 3))
+  int64_t n1;  ///< exponent of the largest power of two; by the rule "max" floor(log2(4 max|w| / 3))
   int64_t n2;  ///< exponent of the smallest
 };
 
 /// INQ: exponents for a weight w; n1 = 0 where w is all zero or empty. w must be finite. Waits for w's device.
-/// Zhou et al., ICLR 2017, eq. 2 and 3.
-InqRange inq_range(const at::Tensor& w, int64_t bit_width);
+/// rule "max": the paper's. "mse": of that n1 and the seven below it the one with the least squared error of
+/// inq_quantize, the largest where several have it. Zhou et al., ICLR 2017, eq. 2 and 3.
+InqRange inq_range(const at::Tensor& w, int64_t bit_width, std::string_view rule = "max");
 
 struct InqPartitionOptions {
   std::string strategy = "magnitude";  ///< largest magnitudes first, ties by index; or "random": uniformly
@@ -186,7 +188,7 @@ std::vector<double> inq_fractions(std::string_view preset);
 
 struct FixedPointOptions {
   int64_t word_length = 8;  ///< 2..8
-  bool is_signed = true;    ///< codes +-(2^(word_length-1) - 1), never the most negative one; else 0 .. 2^word_length - 1
+  bool is_signed = true;  ///< codes +-(2^(word_length-1) - 1), never the most negative one; else 0 .. 2^word_length - 1
   /// Where the gradient passes: for codes strictly inside the range before rounding ("pact") or after it ("reference").
   std::string mask = "pact";
 };

@@ -22,6 +22,7 @@ class InqWeight(WeightQuantizer):
     Args:
         bit_width: 2 to 5.
         shape: of the weight.
+        n1_rule: what chooses the exponents, ``"max"`` (the paper's rule) or ``"mse"``; see :func:`qstep.functional.inq_range`.
         recompute_n1: choose the exponents anew at every :meth:`freeze`, from the weights as they are then; else those of the calibration
             stay.
         variable_length: store one bit for a zero and ``bit_width`` bits for any other weight in the checkpoint, instead of ``bit_width``
@@ -35,13 +36,22 @@ class InqWeight(WeightQuantizer):
     scale: Tensor  #: 2^n2, shape []
 
     def __init__(
-        self, bit_width: int, shape: torch.Size, *, recompute_n1: bool = False, variable_length: bool = False
+        self,
+        bit_width: int,
+        shape: torch.Size,
+        *,
+        n1_rule: str = "max",
+        recompute_n1: bool = False,
+        variable_length: bool = False,
     ) -> None:
         if not 2 <= bit_width <= 5:
             raise ValueError(f"InqWeight: bit_width must be in [2, 5], got {bit_width!r}")
         self.magnitudes = 1 << (bit_width - 2)
         largest = 1 << (self.magnitudes - 1)
         super().__init__(bit_width, -largest, largest)
+        if n1_rule not in ("max", "mse"):
+            raise ValueError(f"InqWeight: n1_rule must be 'max' or 'mse', got {n1_rule!r}")
+        self.n1_rule = n1_rule
         self.recompute_n1 = recompute_n1
         self.variable_length = variable_length
         self.register_buffer("frozen", torch.zeros(shape, dtype=torch.bool))
@@ -59,7 +69,7 @@ class InqWeight(WeightQuantizer):
         self._read_buffers()
 
     def _choose_exponents(self, weight: Tensor) -> None:
-        self.n1.fill_(F.inq_range(weight.detach(), self.bit_width)[0])
+        self.n1.fill_(F.inq_range(weight.detach(), self.bit_width, self.n1_rule)[0])
 
     def initialize(self, weight: Tensor) -> None:
         self.require_finite("weights", weight)

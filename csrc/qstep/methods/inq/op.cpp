@@ -15,7 +15,9 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -112,32 +114,53 @@ Tensor quantize_autograd(const Tensor& w, const Tensor& n1, int64_t bit_width) {
 
 // --- inq_range -------------------------------------------------------------------------------------------------------
 
-void check_range(const Tensor& w, int64_t bit_width) {
+void check_range(const Tensor& w, int64_t bit_width, std::string_view rule) {
   check_bit_width(range_name, bit_width);
   check_input(range_name, w, std::nullopt);
+  require(rule == "max" || rule == "mse", "{}: rule must be 'max' or 'mse', got '{}'", range_name, rule);
 }
 
-Tensor range_meta(const Tensor& w, int64_t bit_width) {
-  check_range(w, bit_width);
+Tensor range_meta(const Tensor& w, int64_t bit_width, std::string_view rule) {
+  check_range(w, bit_width, rule);
   return at::empty({}, w.options().dtype(at::kInt));
 }
 
-Tensor range(const Tensor& w, int64_t bit_width) {
-  check_range(w, bit_width);
+/// Of n1 and the exponents below it that are allowed, the one with the least squared error; the largest of several.
+int32_t least_error_exponent(const Tensor& w, int64_t bit_width, int32_t n1) {
+  constexpr int32_t candidates = 8;
+  const int32_t lowest = std::max(allowed_n1(w, bit_width).lowest, n1 - candidates + 1);
+  const Tensor exact = w.to(at::kDouble);
+  double least = std::numeric_limits<double>::infinity();
+  int32_t best = n1;
+  for (int32_t candidate = n1; candidate >= lowest; --candidate) {
+    const Tensor exponent = at::full({}, candidate, w.options().dtype(at::kInt));
+    const auto error = call_quantize(exact, exponent, bit_width).sub(exact).square().sum().item<double>();
+    if (error < least) {
+      least = error;
+      best = candidate;
+    }
+  }
+  return best;
+}
+
+Tensor range(const Tensor& w, int64_t bit_width, std::string_view rule) {
+  check_range(w, bit_width, rule);
   const double s = w.numel() == 0 ? 0.0 : w.abs().max().item<double>();
   require(std::isfinite(s), "{}: w must be finite, got {}", range_name, s);
-  return at::full({}, largest_exponent(s, allowed_n1(w, bit_width)), w.options().dtype(at::kInt));
+  int32_t n1 = largest_exponent(s, allowed_n1(w, bit_width));
+  if (rule == "mse" && s > 0) n1 = least_error_exponent(w, bit_width, n1);
+  return at::full({}, n1, w.options().dtype(at::kInt));
 }
 
-Tensor call_range(const Tensor& w, int64_t bit_width) {
+Tensor call_range(const Tensor& w, int64_t bit_width, std::string_view rule) {
   static const auto op =
       c10::Dispatcher::singleton().findSchemaOrThrow("qstep::inq_range", "").typed<decltype(range_meta)>();
-  return op.call(w, bit_width);
+  return op.call(w, bit_width, rule);
 }
 
-Tensor range_autograd(const Tensor& w, int64_t bit_width) {
+Tensor range_autograd(const Tensor& w, int64_t bit_width, std::string_view rule) {
   const at::AutoDispatchBelowADInplaceOrView without_gradient;
-  return call_range(w, bit_width);
+  return call_range(w, bit_width, rule);
 }
 
 // --- inq_partition ---------------------------------------------------------------------------------------------------
@@ -203,12 +226,12 @@ Tensor partition_autograd(const Tensor& w, const Tensor& frozen, double fraction
 namespace qstep::functional {
 
 at::Tensor inq_quantize(const at::Tensor& w, const InqQuantizeOptions& options) {
-  const at::Tensor n1 = options.n1 ? *options.n1 : methods::inq::call_range(w, options.bit_width);
+  const at::Tensor n1 = options.n1 ? *options.n1 : methods::inq::call_range(w, options.bit_width, "max");
   return methods::inq::call_quantize(w, n1, options.bit_width);
 }
 
-InqRange inq_range(const at::Tensor& w, int64_t bit_width) {
-  const auto n1 = methods::inq::call_range(w, bit_width).item<int32_t>();
+InqRange inq_range(const at::Tensor& w, int64_t bit_width, std::string_view rule) {
+  const auto n1 = methods::inq::call_range(w, bit_width, rule).item<int32_t>();
   return {n1, methods::inq::smallest_exponent(n1, static_cast<int32_t>(bit_width))};
 }
 
@@ -223,7 +246,7 @@ std::vector<double> inq_fractions(std::string_view preset) { return methods::inq
 
 TORCH_LIBRARY_FRAGMENT(qstep, m) {
   m.def("inq_quantize(Tensor w, Tensor n1, *, int bit_width) -> Tensor");
-  m.def("inq_range(Tensor w, *, int bit_width) -> Tensor");
+  m.def("inq_range(Tensor w, *, int bit_width, str rule=\"max\") -> Tensor");
   m.def(
       "inq_partition(Tensor w, Tensor frozen, *, float fraction, str strategy=\"magnitude\", Generator? "
       "generator=None) -> Tensor");

@@ -4,6 +4,7 @@
 #include <torch/serialize/input-archive.h>
 
 #include <cmath>
+#include <utility>
 
 #include "qstep/core/error.h"
 #include "qstep/methods/inq/math.h"
@@ -23,9 +24,13 @@ int64_t largest_level(int64_t bit_width) {
 
 InqWeightQuantizer::InqWeightQuantizer(int64_t bit_width, at::IntArrayRef shape, InqWeightOptions options)
     : WeightQuantizer("InqWeightQuantizer", bit_width, -largest_level(bit_width), largest_level(bit_width)),
-      options_(options) {
+      options_(std::move(options)) {
   frozen_ = register_buffer("frozen", at::zeros(shape, at::kBool));
   n1_ = register_buffer("n1", at::zeros({}, at::kInt));
+}
+
+void InqWeightQuantizer::choose_exponents(const Tensor& weight) {
+  n1_.fill_(functional::inq_range(weight, bit_width(), options_.n1_rule).n1);
 }
 
 void InqWeightQuantizer::read_buffers() {
@@ -43,8 +48,7 @@ int64_t InqWeightQuantizer::n2() const {
 }
 
 void InqWeightQuantizer::initialize(const Tensor& weight) {
-  if (!frozen_.any().item<bool>())
-    n1_.fill_(functional::inq_range(weight, bit_width()).n1);  // else they are on the set
+  if (!frozen_.any().item<bool>()) choose_exponents(weight);  // else they are on the set
   read_buffers();
   set_ready();
 }
@@ -74,7 +78,7 @@ void InqWeightQuantizer::freeze(const Tensor& weight, double fraction, const fun
   const at::NoGradGuard no_grad;
   const Tensor frozen =
       functional::inq_partition(weight, frozen_, fraction, options);  // throws before anything changes
-  if (options_.recompute_n1) n1_.fill_(functional::inq_range(weight, bit_width()).n1);
+  if (options_.recompute_n1) choose_exponents(weight);
   const Tensor quantized = functional::inq_quantize(weight, {.bit_width = bit_width(), .n1 = n1_});
   weight.copy_(at::where(frozen, quantized, weight));
   frozen_.copy_(frozen);

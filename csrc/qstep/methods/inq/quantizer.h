@@ -1,11 +1,14 @@
 #pragma once
 // INQ as a module. README.md has the equations and defaults.
+#include <string>
+
 #include "qstep/methods/functional.h"
 #include "qstep/methods/quantizer.h"
 
 namespace qstep::methods {
 
 struct InqWeightOptions {
+  std::string n1_rule = "max";  ///< functional::inq_range
   bool recompute_n1 =
       false;  ///< at every freeze, from the weights as they are then; else n1 stays what it was at first
   bool variable_length = false;  ///< in the checkpoint: one bit for a zero, bit_width bits for other weights
@@ -35,6 +38,7 @@ class InqWeightQuantizer : public WeightQuantizer {
   void load(torch::serialize::InputArchive& archive) override;
 
  private:
+  void choose_exponents(const Tensor& weight);
   void read_buffers();
 
   InqWeightOptions options_;
