@@ -6,7 +6,6 @@ import copy
 import io
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -224,29 +223,6 @@ def test_grad_scaler_steps_and_skips() -> None:
         frozen = layer.weight_quantizer.frozen
         assert torch.equal(bits(layer.weight)[frozen], before[n][frozen])
         assert torch.isfinite(layer.weight).all()
-
-
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
-def test_distributed_data_parallel(tmp_path: Path) -> None:
-    """One process of a group: wrapper, names, and that processes which start alike freeze alike."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        masks = []
-        for _ in range(2):
-            model = nn.parallel.DistributedDataParallel(prepared())
-            optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=0.1)
-            schedule = InqSchedule(model, optimizer, [0.5, 1.0], strategy="random")
-            schedule.step()
-            conv = layers(model)["module.conv"]
-            before = bits(conv.weight).clone()
-            train(model, optimizer)
-            frozen = conv.weight_quantizer.frozen
-            assert torch.equal(bits(conv.weight)[frozen], before[frozen])
-            assert list(schedule.state_dict()["layers"]) == ["conv", "twice", "fc"], "without the wrapper's name"
-            masks.append(frozen)
-        assert torch.equal(*masks)
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 # --- learning rates ---------------------------------------------------------------------------------------------------------------------
