@@ -193,35 +193,67 @@ void for_each_kernels_codes(const std::vector<int32_t>& accumulators, const Requ
   }
 }
 
-/// An accumulator whose product with `multiplier` (odd) lies one unit from a tie of the division by 2^48; 0 where none
-/// fits int32.
-int32_t next_to_a_tie(int64_t multiplier, int64_t unit) {
-  uint64_t inverse = 1;  // of the multiplier, modulo 2^48, by Newton's iteration
+/// An accumulator up to `largest` whose product with `multiplier` (odd) lies one unit from a tie of the division by
+/// 2^shift; 0 where there is none.
+int32_t next_to_a_tie(int64_t multiplier, int64_t unit, int shift, int32_t largest) {
+  uint64_t inverse = 1;  // of the multiplier, modulo 2^64, by Newton's iteration
   for (int i = 0; i < 6; ++i) inverse *= 2 - static_cast<uint64_t>(multiplier) * inverse;
-  const uint64_t modulus = uint64_t{1} << 48;
+  const uint64_t modulus = uint64_t{1} << shift;
   const uint64_t accumulator = ((modulus / 2 + static_cast<uint64_t>(unit)) * inverse) % modulus;
-  return accumulator <= INT32_MAX ? static_cast<int32_t>(accumulator) : 0;
+  return accumulator <= static_cast<uint64_t>(largest) ? static_cast<int32_t>(accumulator) : 0;
 }
 
-TEST(Gemm, NextToATieThatDoublesWouldHit) {
-  std::mt19937 random(1);
+void expect_exact_next_to_ties(int shift, int32_t largest) {
   std::vector<int32_t> accumulators;
   std::vector<core::Multiplier> multipliers;
+  const auto add = [&](int32_t accumulator, int32_t multiplier) {
+    accumulators.push_back(accumulator);
+    multipliers.push_back({multiplier, shift});
+  };
   for (int32_t multiplier = (1 << 23) + 1; multiplier < (1 << 24); multiplier += 2) {
     for (const int unit : {-1, 1}) {
-      if (const int32_t accumulator = next_to_a_tie(multiplier, unit); accumulator != 0) {
-        accumulators.push_back(accumulator);
-        multipliers.push_back({multiplier, 48});
+      if (const int32_t accumulator = next_to_a_tie(multiplier, unit, shift, largest); accumulator != 0) {
+        add(accumulator, multiplier);
       }
     }
   }
   ASSERT_GT(accumulators.size(), 20U);
-  for_each_kernels_codes(accumulators, {.multipliers = multipliers}, [&](const GemmKernel& kernel, const auto& codes) {
-    for (size_t c = 0; c < codes.size(); ++c) {
-      ASSERT_TRUE(codes[c] == oracle::requantize(accumulators[c], multipliers[c], core::RequantPolicy::exact))
-          << kernel.name << ": " << accumulators[c] << " * " << multipliers[c].multiplier << " >> 48";
+  for (int32_t odd = 9; odd < 16; odd += 2) {
+    for (int32_t other = 1; other <= largest >> (shift - 21); other += 2) {
+      add(other << (shift - 21), odd << 20);
+      add(-(other << (shift - 21)), odd << 20);
     }
-  });
+  }
+  for_each_kernels_codes(
+      accumulators, {.multipliers = multipliers, .zero_point = 100}, [&](const GemmKernel& kernel, const auto& codes) {
+        for (size_t c = 0; c < codes.size(); ++c) {
+          const oracle::Wide steps = oracle::requantize(accumulators[c], multipliers[c], core::RequantPolicy::exact);
+          ASSERT_TRUE(codes[c] == std::clamp<oracle::Wide>(steps + 100, 0, 255))
+              << kernel.name << ": " << accumulators[c] << " * " << multipliers[c].multiplier << " >> " << shift;
+        }
+      });
+}
+
+TEST(Gemm, NextToATieThatDoublesWouldHit) { expect_exact_next_to_ties(48, INT32_MAX); }
+
+TEST(Gemm, NextToATieThatFloatsWouldHit) { expect_exact_next_to_ties(40, (1 << 24) - 1); }
+
+// 2^24 + 1 is no float, and half of it is a tie.
+TEST(Gemm, AccumulatorsBeyondFloats) {
+  for (const int32_t accumulator : {(1 << 24) - 1, (1 << 24) + 1, (1 << 25) + 3}) {
+    for (const int shift : {23, 30, 40, 62}) {
+      const core::Multiplier multiplier{(1 << 24) - 1, shift};
+      for_each_kernels_codes({accumulator, -accumulator}, {.multipliers = {&multiplier, 1}, .zero_point = 128},
+                             [&](const GemmKernel& kernel, const auto& codes) {
+                               for (const int sign : {1, -1}) {
+                                 const oracle::Wide steps =
+                                     oracle::requantize(sign * accumulator, multiplier, core::RequantPolicy::exact);
+                                 EXPECT_TRUE(codes[sign > 0 ? 0 : 1] == std::clamp<oracle::Wide>(steps + 128, 0, 255))
+                                     << kernel.name << ": " << sign * accumulator << " >> " << shift;
+                               }
+                             });
+    }
+  }
 }
 
 // Around every tie that a code may come from and at the ends of int32, for every shift.

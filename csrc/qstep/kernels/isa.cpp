@@ -71,11 +71,11 @@ bool is_supported(Isa isa) {
     case Isa::reference:
       return true;
     case Isa::avx2:
-      return __builtin_cpu_supports("avx2") != 0;
+      return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
     case Isa::avxvnni:
-      return __builtin_cpu_supports("avx2") != 0 && has_avxvnni();
+      return is_supported(Isa::avx2) && has_avxvnni();
     case Isa::avx512vnni:
-      return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("avx512f") != 0 &&
+      return is_supported(Isa::avx2) && __builtin_cpu_supports("avx512f") != 0 &&
              __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512dq") != 0 &&
              __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512vnni") != 0;
   }

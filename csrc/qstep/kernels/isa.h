@@ -11,8 +11,8 @@
 namespace qstep::kernels {
 
 enum class Isa : uint8_t {
-  reference,  ///< portable scalar code, one naive algorithm per operation
-  avx2,
+  reference,   ///< portable scalar code, one naive algorithm per operation
+  avx2,        ///< AVX2 and FMA
   avxvnni,     ///< AVX2 and AVX-VNNI: vpdpbusd on 256 bits
   avx512vnni,  ///< AVX-512 F, BW, DQ, VL and VNNI: vpdpbusd on 512 bits
 };

@@ -11,10 +11,10 @@
 #include <utility>
 
 #if defined(__clang__)
-#define QSTEP_AVX2_BEGIN _Pragma("clang attribute push(__attribute__((target(\"avx2\"))), apply_to = function)")
+#define QSTEP_AVX2_BEGIN _Pragma("clang attribute push(__attribute__((target(\"avx2,fma\"))), apply_to = function)")
 #define QSTEP_AVX2_END _Pragma("clang attribute pop")
 #else
-#define QSTEP_AVX2_BEGIN _Pragma("GCC push_options") _Pragma("GCC target(\"avx2\")")
+#define QSTEP_AVX2_BEGIN _Pragma("GCC push_options") _Pragma("GCC target(\"avx2,fma\")")
 #define QSTEP_AVX2_END _Pragma("GCC pop_options")
 #endif
 

@@ -1,5 +1,6 @@
 #include "qstep/kernels/epilogue/epilogue.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 
@@ -36,6 +37,21 @@ bool is_exact_in_double(RequantPolicy policy, int64_t accumulator_bound) {
   return policy == RequantPolicy::exact && accumulator_bound < core::exact_in_double_bound;
 }
 
+/// True where float(acc) is exact and acc * factor, added to 1.5 * 2^23, stays where floats are the integers.
+bool rounds_fused(std::span<const Multiplier> multipliers, RequantPolicy policy, int64_t accumulator_bound) {
+  return policy == RequantPolicy::exact && accumulator_bound < (int64_t{1} << 24) &&
+         std::ranges::all_of(multipliers, [&](const Multiplier& m) {
+           return std::ldexp(std::fabs(m.multiplier) * static_cast<double>(accumulator_bound), -m.shift) < 0x1p22;
+         });
+}
+
+/// multiplier / 2^shift, exact in either type, and zeros for another tile.
+template <class T>
+void append_factors(std::span<const Multiplier> multipliers, AlignedVector<T>& factors) {
+  for (const Multiplier& m : multipliers) factors.push_back(std::ldexp(static_cast<T>(m.multiplier), -m.shift));
+  factors.resize(factors.size() + tile_columns, T{0});
+}
+
 }  // namespace
 
 void validate(const Requantization& r, int64_t channels, std::string_view operation) {
@@ -67,9 +83,10 @@ Epilogue::Epilogue(const Requantization& r, int64_t channels, int64_t accumulato
   if (policy_ == RequantPolicy::shift) {
     for (const Multiplier& m : multipliers_) shifts_.push_back(m.shift);
     shifts_.resize(shifts_.size() + tile_columns, 0);
+  } else if (rounds_fused(multipliers_, policy_, accumulator_bound)) {
+    append_factors(multipliers_, float_factors_);
   } else if (is_exact_in_double(policy_, accumulator_bound)) {
-    for (const Multiplier& m : multipliers_) factors_.push_back(std::ldexp(m.multiplier, -m.shift));
-    factors_.resize(factors_.size() + tile_columns, 0.0);
+    append_factors(multipliers_, factors_);
   }
 }
 

@@ -70,8 +70,9 @@ class Epilogue {
   int32_t clamp_max_;
   Combiner combiner_;
   AlignedVector<core::Multiplier> multipliers_;  // one per channel
-  // multiplier / 2^shift where acc times that is exact in a double, so that rounding the product once is the
-  // definition; padded to whole tiles. Policy exact only, and empty where the product may need more than 53 bits.
+  // multiplier / 2^shift, policy exact only, padded to whole tiles: as floats where one fused multiplication and
+  // addition rounds as defined (docs/numerics.md), else as doubles where the product is exact, else neither.
+  AlignedVector<float> float_factors_;
   AlignedVector<double> factors_;
   AlignedVector<int32_t> shifts_;  // policy shift only; padded to whole tiles
 };
