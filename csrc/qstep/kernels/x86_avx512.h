@@ -5,10 +5,9 @@
 #include "qstep/kernels/x86_avx2.h"
 
 #if defined(__clang__)
-#define QSTEP_AVX512VNNI_BEGIN                                                                                     \
-  _Pragma(                                                                                                         \
-      "clang attribute push(__attribute__((target(\"avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni\"))), " \
-      "apply_to = function)")
+#define QSTEP_AVX512VNNI_BEGIN \
+  _Pragma(                     \
+      "clang attribute push(__attribute__((target(\"avx512bw,avx512dq,avx512vl,avx512vnni\"))), apply_to = function)")
 #define QSTEP_AVX512VNNI_END _Pragma("clang attribute pop")
 #define QSTEP_AVXVNNI_BEGIN \
   _Pragma("clang attribute push(__attribute__((target(\"avx2,fma,avxvnni\"))), apply_to = function)")
@@ -20,4 +19,28 @@
 #define QSTEP_AVXVNNI_BEGIN _Pragma("GCC push_options") _Pragma("GCC target(\"avx2,fma,avxvnni\")")
 #define QSTEP_AVXVNNI_END _Pragma("GCC pop_options")
 #endif
+
+QSTEP_AVX512VNNI_BEGIN
+namespace qstep::kernels::avx512vnni {
+
+// unroll and keep_in_register are those of x86_avx2.h. They are here again because a function for AVX2 alone may not
+// inline a body for AVX-512.
+
+template <class Body, int... I>
+QSTEP_INLINE inline void unroll_sequence(Body& body, std::integer_sequence<int, I...>) {
+  (body(std::integral_constant<int, I>{}), ...);
+}
+
+template <int Count, class Body>
+QSTEP_INLINE inline void unroll(Body body) {
+  unroll_sequence(body, std::make_integer_sequence<int, Count>{});
+}
+
+QSTEP_INLINE inline void keep_in_register(__m512i& x) { asm("" : "+v"(x)); }
+
+QSTEP_INLINE inline __m512i load(const void* p) { return _mm512_loadu_si512(p); }
+QSTEP_INLINE inline void store(void* p, __m512i x) { _mm512_storeu_si512(p, x); }
+
+}  // namespace qstep::kernels::avx512vnni
+QSTEP_AVX512VNNI_END
 #endif

@@ -1,8 +1,9 @@
 #include "qstep/kernels/conv2d/conv2d.h"
 #include "qstep/kernels/conv2d/panel_conv2d.h"
 #include "qstep/kernels/conv2d/reference.h"
-#include "qstep/kernels/depthwise/blocked_depthwise.h"
+#include "qstep/kernels/depthwise/band_depthwise.h"
 #include "qstep/kernels/depthwise/x86_avx2.h"
+#include "qstep/kernels/depthwise/x86_avx512.h"
 #include "qstep/kernels/gemm/x86_avx2.h"
 #include "qstep/kernels/kernel_table.h"
 #include "qstep/kernels/weight_factor.h"
@@ -15,10 +16,12 @@ bool shifts(const Conv2dProblem& problem) { return are_powers_of_two(problem.wei
 
 constexpr Conv2dKernel table[] = {
 #if defined(__x86_64__)
-    {"depthwise_avx2_maddubs16", Isa::avx2, supports_blocked_depthwise<avx2::DepthwiseMaddubs16>,
-     pack_blocked_depthwise<avx2::DepthwiseMaddubs16>},
-    {"depthwise_avx2_madd16", Isa::avx2, supports_blocked_depthwise<avx2::DepthwiseMadd16>,
-     pack_blocked_depthwise<avx2::DepthwiseMadd16>},
+    {"depthwise_avx512vnni", Isa::avx512vnni, supports_band_depthwise<avx512vnni::DepthwiseDot8>,
+     pack_band_depthwise<avx512vnni::DepthwiseDot8>},
+    {"depthwise_avx2_maddubs16", Isa::avx2, supports_band_depthwise<avx2::DepthwiseMaddubs16>,
+     pack_band_depthwise<avx2::DepthwiseMaddubs16>},
+    {"depthwise_avx2_madd16", Isa::avx2, supports_band_depthwise<avx2::DepthwiseMadd16>,
+     pack_band_depthwise<avx2::DepthwiseMadd16>},
     {"conv2d_avx2_maddubs16", Isa::avx2, supports_panel_conv2d<avx2::Maddubs16>, pack_panel_conv2d<avx2::Maddubs16>},
     {"conv2d_avx2_madd16", Isa::avx2, supports_panel_conv2d<avx2::Madd16>, pack_panel_conv2d<avx2::Madd16>},
 #endif

@@ -1,52 +1,22 @@
 #include "qstep/kernels/depthwise/x86_avx2.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "qstep/core/error.h"
-#include "qstep/kernels/depthwise/blocked_depthwise.h"
 #include "qstep/kernels/x86_avx2.h"
 
 #if defined(__x86_64__)
 namespace qstep::kernels::avx2 {
-namespace {
 
-int64_t tap_count(const Conv2dProblem& problem) { return int64_t{problem.window.kernel[0]} * problem.window.kernel[1]; }
-int64_t pair_count(const Conv2dProblem& problem) { return (tap_count(problem) + 1) / 2; }
-
-/// Interleaves the weights of two taps as vpunpckl and vpunpckh interleave their codes. These work on the 128-bit
-/// halves of a vector separately: position i of the low and high results together holds channel (i / q % 2) * 2 q + i
-/// / (2 q) * q + i % q, with q channels in a quarter of the block.
-template <int block_channels, class T>
-void pack_pairs(const Conv2dProblem& problem, AlignedVector<T>& packed) {
-  constexpr int quarter = block_channels / 4;
-  const int64_t taps = tap_count(problem);
-  const int64_t pairs = pair_count(problem);
-  const int64_t channels = problem.in_channels;
-  const int64_t blocks = (channels + block_channels - 1) / block_channels;
-  packed.reserve(static_cast<size_t>(blocks * pairs * block_channels * 2));
-  for (int64_t block = 0; block < blocks; ++block) {
-    const int64_t first = block_start(block, block_channels, channels);
-    for (int64_t pair = 0; pair < pairs; ++pair) {
-      for (int i = 0; i < block_channels; ++i) {
-        const int64_t channel = first + i / quarter % 2 * 2 * quarter + i / (2 * quarter) * quarter + i % quarter;
-        for (int64_t tap = 2 * pair; tap < 2 * pair + 2; ++tap) {
-          const bool real = channel < channels && tap < taps;
-          packed.push_back(real ? static_cast<T>(problem.weights[static_cast<size_t>(channel * taps + tap)]) : T{0});
-        }
-      }
-    }
-  }
-}
-
-}  // namespace
-
-DepthwiseMadd16::DepthwiseMadd16(const Conv2dProblem& problem) : pairs_(pair_count(problem)) {
-  pack_pairs<block_channels>(problem, weights_);
+DepthwiseMadd16::DepthwiseMadd16(const Conv2dProblem& problem, const BandGeometry& geometry,
+                                 const std::vector<int64_t>& first_channels)
+    : geometry_(geometry) {
+  pack_band_weights(problem, geometry, first_channels, weights_);
 }
 
 bool DepthwiseMaddubs16::supports(const Conv2dProblem& problem) {
-  const size_t taps = static_cast<size_t>(tap_count(problem));
-  if (problem.in_channels < block_channels) return false;
+  const size_t taps = static_cast<size_t>(problem.window.kernel[0]) * static_cast<size_t>(problem.window.kernel[1]);
   for (size_t start = 0; start < problem.weights.size(); start += taps) {
     int64_t positive = 0;
     int64_t negative = 0;
@@ -59,51 +29,139 @@ bool DepthwiseMaddubs16::supports(const Conv2dProblem& problem) {
   return true;
 }
 
-DepthwiseMaddubs16::DepthwiseMaddubs16(const Conv2dProblem& problem) : pairs_(pair_count(problem)) {
+DepthwiseMaddubs16::DepthwiseMaddubs16(const Conv2dProblem& problem, const BandGeometry& geometry,
+                                       const std::vector<int64_t>& first_channels)
+    : geometry_(geometry) {
   require(supports(problem), "depthwise: int16 sums of {} channels may overflow with these weights and inputs up to {}",
           problem.in_channels, problem.quant_max);
-  pack_pairs<block_channels>(problem, weights_);
+  pack_band_weights(problem, geometry, first_channels, weights_);
 }
 
 }  // namespace qstep::kernels::avx2
 
 QSTEP_AVX2_BEGIN
 namespace qstep::kernels::avx2 {
+namespace {
 
-void DepthwiseMadd16::accumulate(int64_t block, const uint8_t* const* taps, int64_t first_channel, const int32_t* bias,
-                                 int32_t* sums, int64_t) const {
-  const int16_t* weights = weights_.data() + block * pairs_ * block_channels * 2;
-  __m256i low = _mm256_setzero_si256();   // channels 0..3 and 8..11
-  __m256i high = _mm256_setzero_si256();  // channels 4..7 and 12..15
-  for (int64_t pair = 0; pair < pairs_; ++pair, taps += 2, weights += 2 * block_channels) {
-    const __m256i first = _mm256_cvtepu8_epi16(load_half(taps[0] + first_channel));
-    const __m256i second = _mm256_cvtepu8_epi16(load_half(taps[1] + first_channel));
-    low = _mm256_add_epi32(low, _mm256_madd_epi16(_mm256_unpacklo_epi16(first, second), load(weights)));
-    high =
-        _mm256_add_epi32(high, _mm256_madd_epi16(_mm256_unpackhi_epi16(first, second), load(weights + block_channels)));
+/// One vector of eight channels' pairs into int32.
+struct PairsToInt32 {
+  static constexpr int tile_vectors = 2;  // of a tile of sixteen channels
+
+  QSTEP_INLINE static __m256i add(__m256i sum, __m256i codes, __m256i weights) {
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(codes, weights));
   }
-  store(sums, _mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x20), load(bias)));
-  store(sums + 8, _mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x31), load(bias + 8)));
+  QSTEP_INLINE static void store_sums(int32_t* sums, __m256i sum, const int32_t* bias) {
+    store(sums, _mm256_add_epi32(sum, load(bias)));
+  }
+};
+
+/// One vector of sixteen channels' pairs into int16.
+struct PairsToInt16 {
+  static constexpr int tile_vectors = 1;
+
+  QSTEP_INLINE static __m256i add(__m256i sum, __m256i codes, __m256i weights) {
+    return _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes, weights));
+  }
+  QSTEP_INLINE static void store_sums(int32_t* sums, __m256i sum, const int32_t* bias) {
+    const __m256i low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(sum));
+    const __m256i high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(sum, 1));
+    store(sums, _mm256_add_epi32(low, load(bias)));
+    store(sums + 8, _mm256_add_epi32(high, load(bias + 8)));
+  }
+};
+
+/// `rows` x `columns` outputs from output column 0 on.
+template <class Pairs, int rows, int columns, class Code, class Weight>
+void sum_taps(const BandGeometry& geometry, const StagedBand<Code>& band, const Code* codes, const Weight* weights,
+              const int32_t* bias, int32_t* sums) {
+  constexpr int vector_codes = 32 / sizeof(Code);
+  __m256i sum[rows * columns];
+  unroll<rows * columns>([&](auto i) QSTEP_INLINE { sum[i] = _mm256_setzero_si256(); });
+  for (int j = 0; j < geometry.window.kernel[1]; ++j, codes += band.column_stride) {
+    const Code* group = codes;
+    for (int g = 0; g < geometry.groups; ++g, group += band.group_stride) {
+      unroll<columns>([&](auto x) QSTEP_INLINE {
+        const __m256i pairs = load(group + x * band.output_stride);
+        unroll<rows>([&](auto b) QSTEP_INLINE {
+          __m256i& to = sum[b * columns + x];
+          to = Pairs::add(to, pairs, load(weights + b * Pairs::tile_vectors * vector_codes));
+          keep_in_register(to);
+        });
+      });
+      weights += geometry.rows * Pairs::tile_vectors * vector_codes;
+    }
+  }
+  unroll<rows>([&](auto b) QSTEP_INLINE {
+    unroll<columns>([&](auto x) QSTEP_INLINE {
+      Pairs::store_sums(sums + (b * band.sum_columns + x) * tile_columns, sum[b * columns + x], bias);
+    });
+  });
 }
 
-void DepthwiseMaddubs16::accumulate(int64_t block, const uint8_t* const* taps, int64_t first_channel,
-                                    const int32_t* bias, int32_t* sums, int64_t stride) const {
-  const int8_t* weights = weights_.data() + block * pairs_ * block_channels * 2;
-  __m256i low = _mm256_setzero_si256();   // channels 0..7 and 16..23
-  __m256i high = _mm256_setzero_si256();  // channels 8..15 and 24..31
-  for (int64_t pair = 0; pair < pairs_; ++pair, taps += 2, weights += 2 * block_channels) {
-    const __m256i first = load(taps[0] + first_channel);
-    const __m256i second = load(taps[1] + first_channel);
-    low = _mm256_add_epi16(low, _mm256_maddubs_epi16(_mm256_unpacklo_epi8(first, second), load(weights)));
-    high = _mm256_add_epi16(high,
-                            _mm256_maddubs_epi16(_mm256_unpackhi_epi8(first, second), load(weights + block_channels)));
+template <class Pairs, int rows, int columns, class Code, class Weight>
+void sum_tile(const BandGeometry& geometry, const StagedBand<Code>& band, int64_t count, const Weight* weights,
+              const int32_t* bias, int32_t* sums) {
+  constexpr int vector_codes = 32 / sizeof(Code);
+  for (int64_t x = 0; x < count; x += columns) {
+    for (int v = 0; v < Pairs::tile_vectors; ++v) {
+      sum_taps<Pairs, rows, columns>(geometry, band, band.codes + x * band.output_stride + v * vector_codes,
+                                     weights + v * vector_codes, bias + v * 8, sums + x * tile_columns + v * 8);
+    }
   }
-  const auto widen = [](int32_t* to, __m128i sum, const int32_t* from)
-                         QSTEP_INLINE { store(to, _mm256_add_epi32(_mm256_cvtepi16_epi32(sum), load(from))); };
-  widen(sums, _mm256_castsi256_si128(low), bias);
-  widen(sums + 8, _mm256_castsi256_si128(high), bias + 8);
-  widen(sums + stride, _mm256_extracti128_si256(low, 1), bias + 16);
-  widen(sums + stride + 8, _mm256_extracti128_si256(high, 1), bias + 24);
+}
+
+template <class Pairs, class Code, class Weight>
+void sum_band(const BandGeometry& geometry, const StagedBand<Code>& band, int64_t columns, const Weight* weights,
+              const int32_t* bias, int32_t* sums) {
+  if (band.rows == 1) {
+    sum_tile<Pairs, 1, 8>(geometry, band, columns, weights, bias, sums);
+  } else {
+    sum_tile<Pairs, 2, 4>(geometry, band, columns, weights, bias, sums);
+  }
+}
+
+}  // namespace
+
+void DepthwiseMadd16::stage(const std::array<const uint8_t*, 2>& rows, const std::array<int64_t, 2>& strides,
+                            int64_t columns, int, int16_t* output, int64_t output_stride) {
+  auto [first, second] = rows;
+  for (int64_t x = 0; x < columns; ++x, first += strides[0], second += strides[1], output += output_stride) {
+    const __m128i a = load_half(first);
+    const __m128i b = load_half(second);
+    store(output, _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(a, b)));
+    store(output + 16, _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(a, b)));
+  }
+}
+
+void DepthwiseMadd16::multiply(int64_t tile, const StagedBand<int16_t>& band, int64_t columns, const int32_t* bias,
+                               int32_t* sums) const {
+  const int64_t size = int64_t{geometry_.taps()} * geometry_.rows * tile_columns * group_rows;
+  sum_band<PairsToInt32>(geometry_, band, columns, weights_.data() + tile * size, bias, sums);
+}
+
+void DepthwiseMaddubs16::stage(const std::array<const uint8_t*, 2>& rows, const std::array<int64_t, 2>& strides,
+                               int64_t columns, int width, uint8_t* output, int64_t output_stride) {
+  auto [first, second] = rows;
+  for (int64_t x = 0; x < columns; ++x, first += strides[0], second += strides[1], output += output_stride) {
+    if (width == 32) {
+      // Unpacking works on the 128-bit halves separately: first the quarters change places.
+      const __m256i a = _mm256_permute4x64_epi64(load(first), 0b11011000);
+      const __m256i b = _mm256_permute4x64_epi64(load(second), 0b11011000);
+      store(output, _mm256_unpacklo_epi8(a, b));
+      store(output + 32, _mm256_unpackhi_epi8(a, b));
+    } else {
+      const __m128i a = load_half(first);
+      const __m128i b = load_half(second);
+      store_half(output, _mm_unpacklo_epi8(a, b));
+      store_half(output + 16, _mm_unpackhi_epi8(a, b));
+    }
+  }
+}
+
+void DepthwiseMaddubs16::multiply(int64_t tile, const StagedBand<uint8_t>& band, int64_t columns, const int32_t* bias,
+                                  int32_t* sums) const {
+  const int64_t size = int64_t{geometry_.taps()} * geometry_.rows * tile_columns * group_rows;
+  sum_band<PairsToInt16>(geometry_, band, columns, weights_.data() + tile * size, bias, sums);
 }
 
 }  // namespace qstep::kernels::avx2

@@ -1,0 +1,126 @@
+#include "qstep/kernels/depthwise/x86_avx512.h"
+
+#include <algorithm>
+
+#include "qstep/core/error.h"
+#include "qstep/kernels/x86_avx512.h"
+
+#if defined(__x86_64__)
+namespace qstep::kernels::avx512vnni {
+
+bool DepthwiseDot8::supports(const Conv2dProblem& problem) {
+  return std::ranges::all_of(problem.weights, [](int16_t w) { return INT8_MIN <= w && w <= INT8_MAX; });
+}
+
+DepthwiseDot8::DepthwiseDot8(const Conv2dProblem& problem, const BandGeometry& geometry,
+                             const std::vector<int64_t>& first_channels)
+    : geometry_(geometry) {
+  require(supports(problem), "depthwise: weights must fit int8");
+  pack_band_weights(problem, geometry, first_channels, weights_);
+}
+
+}  // namespace qstep::kernels::avx512vnni
+
+QSTEP_AVX512VNNI_BEGIN
+namespace qstep::kernels::avx512vnni {
+namespace {
+
+/// `rows` x `columns` outputs from output column 0 on.
+template <int rows, int columns>
+void sum_taps(const BandGeometry& geometry, const StagedBand<uint8_t>& band, const uint8_t* codes,
+              const int8_t* weights, const int32_t* bias, int32_t* sums) {
+  __m512i sum[rows * columns];
+  unroll<rows * columns>([&](auto i) QSTEP_INLINE { sum[i] = load(bias); });
+  for (int j = 0; j < geometry.window.kernel[1]; ++j, codes += band.column_stride) {
+    const uint8_t* group = codes;
+    for (int g = 0; g < geometry.groups; ++g, group += band.group_stride) {
+      unroll<columns>([&](auto x) QSTEP_INLINE {
+        const __m512i quads = load(group + x * band.output_stride);
+        unroll<rows>([&](auto b) QSTEP_INLINE {
+          __m512i& to = sum[b * columns + x];
+          to = _mm512_dpbusd_epi32(to, quads, load(weights + b * 64));
+          keep_in_register(to);
+        });
+      });
+      weights += geometry.rows * 64;
+    }
+  }
+  unroll<rows>([&](auto b) QSTEP_INLINE {
+    unroll<columns>(
+        [&](auto x) QSTEP_INLINE { store(sums + (b * band.sum_columns + x) * tile_columns, sum[b * columns + x]); });
+  });
+}
+
+template <int rows, int columns>
+void sum_tile(const BandGeometry& geometry, const StagedBand<uint8_t>& band, int64_t count, const int8_t* weights,
+              const int32_t* bias, int32_t* sums) {
+  for (int64_t x = 0; x < count; x += columns) {
+    sum_taps<rows, columns>(geometry, band, band.codes + x * band.output_stride, weights, bias,
+                            sums + x * tile_columns);
+  }
+}
+
+// Unpacking works on 128-bit lanes separately. First the dwords of a row change places, so that lane l holds those
+// that come as dword l of every quarter of the output.
+
+QSTEP_INLINE inline void stage_64(const std::array<const uint8_t*, 4>& rows, uint8_t* output) {
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  __m512i row[4];
+  unroll<4>([&](auto r) QSTEP_INLINE { row[r] = _mm512_maskz_permutexvar_epi32(0xFFFF, order, load(rows[r])); });
+  const __m512i low_01 = _mm512_unpacklo_epi8(row[0], row[1]);
+  const __m512i low_23 = _mm512_unpacklo_epi8(row[2], row[3]);
+  const __m512i high_01 = _mm512_unpackhi_epi8(row[0], row[1]);
+  const __m512i high_23 = _mm512_unpackhi_epi8(row[2], row[3]);
+  store(output, _mm512_unpacklo_epi16(low_01, low_23));
+  store(output + 64, _mm512_unpackhi_epi16(low_01, low_23));
+  store(output + 128, _mm512_unpacklo_epi16(high_01, high_23));
+  store(output + 192, _mm512_unpackhi_epi16(high_01, high_23));
+}
+
+QSTEP_INLINE inline void stage_32(const std::array<const uint8_t*, 4>& rows, uint8_t* output) {
+  const __m256i order = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
+  __m256i row[4];
+  unroll<4>([&](auto r) QSTEP_INLINE { row[r] = _mm256_permutevar8x32_epi32(avx2::load(rows[r]), order); });
+  const __m256i low_01 = _mm256_unpacklo_epi8(row[0], row[1]);
+  const __m256i low_23 = _mm256_unpacklo_epi8(row[2], row[3]);
+  const __m256i high_01 = _mm256_unpackhi_epi8(row[0], row[1]);
+  const __m256i high_23 = _mm256_unpackhi_epi8(row[2], row[3]);
+  avx2::store(output, _mm256_unpacklo_epi16(low_01, low_23));
+  avx2::store(output + 32, _mm256_unpackhi_epi16(low_01, low_23));
+  avx2::store(output + 64, _mm256_unpacklo_epi16(high_01, high_23));
+  avx2::store(output + 96, _mm256_unpackhi_epi16(high_01, high_23));
+}
+
+}  // namespace
+
+void DepthwiseDot8::stage(const std::array<const uint8_t*, 4>& rows, const std::array<int64_t, 4>& strides,
+                          int64_t columns, int width, uint8_t* output, int64_t output_stride) {
+  std::array<const uint8_t*, 4> at = rows;
+  for (int64_t x = 0; x < columns; ++x, output += output_stride) {
+    if (width == 64) {
+      stage_64(at, output);
+    } else {
+      stage_32(at, output);
+    }
+    unroll<4>([&](auto r) QSTEP_INLINE { at[r] += strides[r]; });
+  }
+}
+
+void DepthwiseDot8::multiply(int64_t tile, const StagedBand<uint8_t>& band, int64_t columns, const int32_t* bias,
+                             int32_t* sums) const {
+  const int8_t* weights = weights_.data() + tile * geometry_.taps() * geometry_.rows * 64;
+  switch (band.rows) {
+    case 1:
+      return sum_tile<1, 8>(geometry_, band, columns, weights, bias, sums);
+    case 2:
+      return sum_tile<2, 8>(geometry_, band, columns, weights, bias, sums);
+    case 3:
+      return sum_tile<3, 4>(geometry_, band, columns, weights, bias, sums);
+    default:
+      return sum_tile<4, 4>(geometry_, band, columns, weights, bias, sums);
+  }
+}
+
+}  // namespace qstep::kernels::avx512vnni
+QSTEP_AVX512VNNI_END
+#endif
