@@ -28,12 +28,14 @@ TEST(Conv2d, EveryBitWidthAndPattern) {
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
   const oracle::Convolution ordinary{1, 13, 6, 7, 18, 1, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
+  const oracle::Convolution wide{1, 37, 6, 7, 18, 1, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
   const oracle::Convolution depthwise{1, 37, 6, 7, 37, 37, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
   std::set<std::string_view> used;
   for (int a = 2; a <= 8; ++a) {
     for (int w = 2; w <= 8; ++w) {
       for (const Pattern pattern : all_patterns) {
         used.merge(expect_exact(LayerCase(ordinary, {a, w}, pattern, random), 1, random));
+        used.merge(expect_exact(LayerCase(wide, {a, w}, pattern, random), 1, random));
         used.merge(expect_exact(LayerCase(depthwise, {a, w}, pattern, random), 1, random));
         ASSERT_FALSE(HasFailure()) << "A" << a << "W" << w;
       }

@@ -7,6 +7,8 @@
 #include "qstep/kernels/gemm/x86_avx2.h"
 #include "qstep/kernels/kernel_table.h"
 #include "qstep/kernels/weight_factor.h"
+#include "qstep/kernels/winograd/winograd_conv2d.h"
+#include "qstep/kernels/winograd/x86_avx2.h"
 
 namespace qstep::kernels {
 namespace {
@@ -22,7 +24,11 @@ constexpr Conv2dKernel table[] = {
      pack_band_depthwise<avx2::DepthwiseMaddubs16>},
     {"depthwise_avx2_madd16", Isa::avx2, supports_band_depthwise<avx2::DepthwiseMadd16>,
      pack_band_depthwise<avx2::DepthwiseMadd16>},
+    {"winograd_avx2_maddubs16", Isa::avx2, winograd::supports_winograd_conv2d<winograd::avx2::Bytes>,
+     winograd::pack_winograd_conv2d<winograd::avx2::Bytes>},
     {"conv2d_avx2_maddubs16", Isa::avx2, supports_panel_conv2d<avx2::Maddubs16>, pack_panel_conv2d<avx2::Maddubs16>},
+    {"winograd_avx2_madd16", Isa::avx2, winograd::supports_winograd_conv2d<winograd::avx2::Words>,
+     winograd::pack_winograd_conv2d<winograd::avx2::Words>},
     {"conv2d_avx2_madd16", Isa::avx2, supports_panel_conv2d<avx2::Madd16>, pack_panel_conv2d<avx2::Madd16>},
 #endif
     {"conv2d_reference_shift_add", Isa::reference, shifts, pack_conv2d_shift_add},
