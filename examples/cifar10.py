@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from cifar10_data import Images, batches, load, shuffled_batches
+from cifar10_data import MARGIN, Images, batches, load, shuffled_batches
 from cifar10_network import ACTIVATIONS, ResNet20, load_checkpoint
 from torch import Tensor, fx, nn
 from tqdm import tqdm
@@ -72,13 +72,17 @@ def stream_widths(bits: int) -> dict[str, dict[str, int]]:
     return {name: {"act_bits": bits} for name in ["conv1", *(f"{b}.conv2" for b in blocks), *sums]}
 
 
+def float_network(activation: str, checkpoint: Path, apart: bool = False) -> nn.Module:
+    model = ResNet20(activation, apart=apart)
+    load_checkpoint(model, checkpoint)
+    return model.to(memory_format=torch.channels_last)
+
+
 def build(arguments: argparse.Namespace, train: Images) -> nn.Module:
     """The network to train: float, or prepared and calibrated."""
     method = METHODS[arguments.method]
     narrow = method.config is not None and arguments.act_bits < 8
-    model: nn.Module = ResNet20(arguments.activation, apart=narrow)
-    load_checkpoint(model, arguments.checkpoint)
-    model.to(memory_format=torch.channels_last)
+    model = float_network(arguments.activation, arguments.checkpoint, apart=narrow)
     if method.config is None:
         return model
     options = {**method.options, **arguments.option}
@@ -86,7 +90,7 @@ def build(arguments: argparse.Namespace, train: Images) -> nn.Module:
         options.setdefault("overrides", stream_widths(8))
     act_bits = None if arguments.act_bits == FLOAT_BITS else arguments.act_bits
     config = method.config(arguments.weight_bits, act_bits, **options)
-    loader = shuffled_batches(train, BATCH, arguments.seed, 0)
+    loader = shuffled_batches(train, BATCH, arguments.seed, 0, arguments.margin)
     if arguments.epochs == 0:
         return qstep.quantize_post_training(model, config, loader, batches=CALIBRATION_BATCHES, progress=False)
     model = qstep.prepare(model, config, example_inputs=(torch.zeros(2, 3, 32, 32),))
@@ -109,6 +113,7 @@ class Training:
     rate: float
     clip: float | None = None  # of the gradient's norm
     schedule: qstep.optim.InqSchedule | None = None
+    teacher: nn.Module | None = None  # knowledge distillation, as in LSQ: its logits count as much as the labels
     epoch: int = 0
 
     def resume(self, path: Path) -> None:
@@ -144,7 +149,12 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad()
-        loss = F.cross_entropy(self.model(x), y)
+        outputs = self.model(x)
+        loss = F.cross_entropy(outputs, y)
+        if self.teacher is not None:
+            with torch.no_grad():
+                soft = self.teacher(x).softmax(1)
+            loss = loss + F.cross_entropy(outputs, soft)
         loss.backward()
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
@@ -152,14 +162,14 @@ class Training:
         return loss.item()
 
 
-def train(run: Training, images: Images, epochs: int, seed: int, state: Path) -> None:
+def train(run: Training, images: Images, epochs: int, seed: int, margin: int, state: Path) -> None:
     per_epoch = len(images) // BATCH
     total = epochs * per_epoch
     begins = {math.ceil(phase * total / run.phases) for phase in range(1, run.phases)}
     while run.epoch < epochs:
         run.model.train()
         losses: list[float] = []
-        loader = shuffled_batches(images, BATCH, seed, run.epoch)
+        loader = shuffled_batches(images, BATCH, seed, run.epoch, margin)
         bar = tqdm(loader, desc=f"epoch {run.epoch + 1}", total=per_epoch, unit="batch", mininterval=5)
         for step, (x, y) in enumerate(bar, start=run.epoch * per_epoch):
             if step in begins and run.schedule is not None:
@@ -224,6 +234,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--option", type=_option, action="append", default=[], metavar="NAME=VALUE",
                         help="argument of the method's QConfig, as JSON: per_channel=false, act_config=1")  # fmt: skip
     parser.add_argument("--strategy", choices=("magnitude", "random"), default="magnitude", help="of INQ's partition")
+    parser.add_argument("--teacher", type=Path, help="float checkpoint whose logits are learned besides the labels")
+    parser.add_argument(
+        "--margin", type=int, default=MARGIN, help="pixels by which training pictures move; 0: only flipped"
+    )
     parser.add_argument("--activation", choices=list(ACTIVATIONS), default="relu")
     parser.add_argument(
         "--batch-norm-batches", type=int, default=50, help="to re-estimate statistics at the end; 0: not"
@@ -276,21 +290,35 @@ def main() -> None:
         schedule = qstep.optim.InqSchedule(
             model, optimizer, f"resnet18_{arguments.weight_bits}bit", strategy=arguments.strategy, generator=generator
         )
-    run = Training(model, optimizer, settings, rate, method.clip, schedule)
+    teacher = None
+    if arguments.teacher is not None:
+        teacher = float_network(arguments.activation, arguments.teacher).eval()
+    run = Training(model, optimizer, settings, rate, method.clip, schedule, teacher)
     state = folder / "state.pt"
     if state.exists():
         run.resume(state)
     start = time.perf_counter()
-    train(run, train_images, arguments.epochs, arguments.seed, state)
+    train(run, train_images, arguments.epochs, arguments.seed, arguments.margin, state)
     if arguments.batch_norm_batches and arguments.epochs:
-        loader = shuffled_batches(train_images, BATCH, arguments.seed, arguments.epochs)
+        loader = shuffled_batches(train_images, BATCH, arguments.seed, arguments.epochs, arguments.margin)
         qstep.reestimate_batch_norm(model, loader, arguments.batch_norm_batches, progress=False)
     torch.save(model.state_dict(), folder / "model.pt")
     result = {
         **{
             key: getattr(arguments, key)
-            for key in ("name", "method", "activation", "epochs", "learning_rate", "seed", "option", "strategy")
+            for key in (
+                "name",
+                "method",
+                "activation",
+                "epochs",
+                "learning_rate",
+                "seed",
+                "option",
+                "strategy",
+                "margin",
+            )
         },
+        "teacher": arguments.teacher is not None,
         "weight_bits": None if arguments.method == "float" else arguments.weight_bits,
         "act_bits": None if arguments.method == "float" else arguments.act_bits,
         **evaluate(model, test_images, folder),

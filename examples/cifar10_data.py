@@ -14,7 +14,7 @@ from tqdm import tqdm
 # Of ImageNet, not of CIFAR-10: what the pretrained checkpoint was trained with.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-MARGIN = 4  # pixels of zero padding that a random crop may move into
+MARGIN = 4  # pixels by which training pictures move into a border of zeros
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,21 @@ def batches(images: Images, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield normalize(pixels), labels
 
 
-def shuffled_batches(images: Images, size: int, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of full batches, randomly cropped and flipped; the same for the same seed and epoch, whatever came before."""
+def shuffled_batches(
+    images: Images, size: int, seed: int, epoch: int, margin: int = MARGIN
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch of full batches, randomly moved by up to ``margin`` pixels and flipped; the same for the same seed and epoch, whatever came
+    before."""
     generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
     order = torch.randperm(len(images), generator=generator)
     for chosen in order.split(size)[: len(images) // size]:
-        yield normalize(_augment(images.pixels[chosen], generator)), images.labels[chosen]
+        yield normalize(_augment(images.pixels[chosen], margin, generator)), images.labels[chosen]
 
 
-def _augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
+def _augment(pixels: Tensor, margin: int, generator: torch.Generator) -> Tensor:
     count, height, width, _ = pixels.shape
-    padded = torch.nn.functional.pad(pixels, (0, 0, MARGIN, MARGIN, MARGIN, MARGIN))
-    top, left = torch.randint(0, 2 * MARGIN + 1, (2, count, 1), generator=generator)
+    padded = torch.nn.functional.pad(pixels, (0, 0, margin, margin, margin, margin))
+    top, left = torch.randint(0, 2 * margin + 1, (2, count, 1), generator=generator)
     flip = torch.rand((count, 1), generator=generator) < 0.5
     columns = torch.arange(width).expand(count, width)
     columns = torch.where(flip, width - 1 - columns, columns) + left

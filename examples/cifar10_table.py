@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cifar10_data import MARGIN
 
 NORMAL_95 = 1.96
 COLUMNS = (
@@ -44,6 +45,10 @@ def label(run: dict[str, Any]) -> str:
         parts.append(run["strategy"])
     if run["learning_rate"] is not None:
         parts.append(f"learning rate {run['learning_rate']}")
+    if run.get("margin", MARGIN) != MARGIN:
+        parts.append(f"moved by {run['margin']} pixels")
+    if run.get("teacher"):
+        parts.append("with a teacher")
     return ", ".join([*parts, *(f"{k}={v}" for k, v in run["option"].items())])
 
 

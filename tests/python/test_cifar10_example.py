@@ -44,7 +44,7 @@ def run(cifar10: Any, monkeypatch: pytest.MonkeyPatch, data: Path, out: str) -> 
         state = cifar10.ResNet20().state_dict()
         torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, checkpoint)
     options = "--method lsq_plus --epochs 2 --batch-norm-batches 1 --name run --threads 1"
-    paths = ["--data", data, "--checkpoint", checkpoint, "--out", data / out]
+    paths = ["--data", data, "--checkpoint", checkpoint, "--teacher", checkpoint, "--out", data / out]
     monkeypatch.setattr(sys, "argv", ["cifar10.py", *map(str, paths), *options.split()])
     cifar10.main()
 
@@ -78,18 +78,19 @@ def test_an_interrupted_run_continues_bit_for_bit(
     assert result["compared_codes"] > 0
 
 
-def test_random_crops_and_flips_move_pictures_only(cifar10: Any) -> None:
+@pytest.mark.parametrize("margin", [0, 4])
+def test_random_crops_and_flips_move_pictures_only(cifar10: Any, margin: int) -> None:
     import cifar10_data
 
     pixels = torch.randint(0, 256, (40, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    moved = cifar10_data._augment(pixels, torch.Generator().manual_seed(1))
-    padded = np.pad(pixels.numpy(), ((0, 0), (4, 4), (4, 4), (0, 0)))
+    moved = cifar10_data._augment(pixels, margin, torch.Generator().manual_seed(1))
+    padded = np.pad(pixels.numpy(), ((0, 0), (margin, margin), (margin, margin), (0, 0)))
     flips = set()
     for picture, result in zip(padded, moved.numpy(), strict=True):
         crops = {
             flip: picture[top : top + 32, left : left + 32][:, :: -1 if flip else 1].tobytes()
-            for top in range(9)
-            for left in range(9)
+            for top in range(2 * margin + 1)
+            for left in range(2 * margin + 1)
             for flip in (False, True)
             if picture[top : top + 32, left : left + 32][:, :: -1 if flip else 1].tobytes() == result.tobytes()
         }
