@@ -1,11 +1,9 @@
 #include "qstep/kernels/gemm/x86_avx2.h"
 
 #include <algorithm>
-#include <array>
-#include <cstdlib>
 #include <cstring>
+#include <span>
 
-#include "qstep/core/error.h"
 #include "qstep/kernels/gemm/panel_gemm.h"
 #include "qstep/kernels/x86_avx2.h"
 
@@ -31,56 +29,6 @@ void pack_panels(const GemmProblem& problem, int64_t groups, int64_t steps, Alig
   }
 }
 
-/// The 16-bit lanes of one panel while a window grows.
-class WindowProof {
- public:
-  explicit WindowProof(int32_t quant_max) : quant_max_(quant_max) {}
-
-  /// True, and the step is in the window, where no lane can leave int16 with it; else nothing changes.
-  bool extend(const int8_t* step) {
-    Lanes positive = positive_;
-    Lanes negative = negative_;
-    for (int lane = 0; lane < lanes; ++lane) {
-      for (int i = 0; i < 2; ++i) {
-        const int32_t w = step[2 * lane + i];
-        (w > 0 ? positive[lane] : negative[lane]) += quant_max_ * std::abs(w);
-      }
-      if (positive[lane] > INT16_MAX || negative[lane] > -INT16_MIN) return false;
-    }
-    positive_ = positive;
-    negative_ = negative;
-    return true;
-  }
-
-  void restart() { positive_ = negative_ = {}; }
-
- private:
-  static constexpr int lanes = 2 * tile_columns;
-  using Lanes = std::array<int32_t, lanes>;
-
-  int32_t quant_max_;
-  Lanes positive_{};
-  Lanes negative_{};
-};
-
-/// Lengths of the longest windows that cover `steps` steps, appended to `windows`; false where one step alone may
-/// saturate.
-bool cut_windows(const int8_t* panel, int64_t steps, int32_t quant_max, std::vector<int32_t>& windows) {
-  WindowProof proof(quant_max);
-  int32_t length = 0;
-  for (int64_t s = 0; s < steps; ++s, ++length) {
-    const int8_t* step = panel + s * tile_columns * Maddubs16::depth_step;
-    if (proof.extend(step)) continue;
-    if (length == 0) return false;
-    windows.push_back(length);
-    length = 0;
-    proof.restart();
-    if (!proof.extend(step)) return false;
-  }
-  windows.push_back(length);
-  return true;
-}
-
 }  // namespace
 
 Madd16::Madd16(const GemmProblem& problem, int64_t groups) : steps_(ceil_divide(problem.depth, depth_step)) {
@@ -88,34 +36,31 @@ Madd16::Madd16(const GemmProblem& problem, int64_t groups) : steps_(ceil_divide(
 }
 
 bool Maddubs16::supports(const GemmProblem& problem) {
-  // Measured: windows of 2.4 steps on average run at 1.25 times the speed of Madd16. The bound below is an estimate:
-  // shorter windows were not measured.
-  constexpr int64_t shortest_mean_window = 2;
   if (!std::ranges::all_of(problem.weights, [](int16_t w) { return -128 <= w && w <= 127; })) return false;
   // One group stands for all, and for all sums: its panels hold the same columns, only cut elsewhere.
-  const int64_t steps = ceil_divide(problem.depth, depth_step);
-  AlignedVector<int8_t> packed;
   GemmProblem all = problem;
   all.columns *= problem.sums();
-  pack_panels<depth_step>(all, 1, steps, packed);
-  std::vector<int32_t> windows;
-  const int64_t panels = ceil_divide(all.columns, tile_columns);
-  for (int64_t p = 0; p < panels; ++p) {
-    const int8_t* panel = packed.data() + p * steps * tile_columns * depth_step;
-    if (!cut_windows(panel, steps, problem.quant_max, windows)) return false;
-  }
-  return panels * steps >= std::min(steps, shortest_mean_window) * static_cast<int64_t>(windows.size());
+  const Maddubs16 packed(all, 1);
+  double cost = 0;
+  for (const Int16Windows& plan : packed.plans_) cost += plan.cost;
+  return cost < static_cast<double>(packed.plans_.size()) * static_cast<double>(packed.steps_);
 }
 
 Maddubs16::Maddubs16(const GemmProblem& problem, int64_t groups) : steps_(ceil_divide(problem.depth, depth_step)) {
   pack_panels<depth_step>(problem, groups, steps_, weights_);
-  const size_t panel_size = static_cast<size_t>(steps_) * tile_columns * depth_step;
+  const size_t panel_size = static_cast<size_t>(steps_) * step_weights;
   for (size_t start = 0; start < weights_.size(); start += panel_size) {
-    first_window_.push_back(windows_.size());
-    require(cut_windows(weights_.data() + start, steps_, problem.quant_max, windows_),
-            "gemm: these weights may saturate vpmaddubsw with inputs up to {}", problem.quant_max);
+    plans_.push_back(plan_int16_windows({weights_.data() + start, panel_size}, problem.quant_max));
   }
-  first_window_.push_back(windows_.size());
+}
+
+size_t Maddubs16::bytes() const {
+  size_t bytes = weights_.size();
+  for (const Int16Windows& plan : plans_) {
+    bytes += plan.lengths.size() * sizeof(int32_t);
+    for (const auto& excess : plan.excess) bytes += excess.size() * sizeof(ExcessStep);
+  }
+  return bytes;
 }
 
 void Maddubs16::stage(const uint8_t* input, int64_t count, uint8_t* output) {
@@ -128,8 +73,6 @@ QSTEP_AVX2_BEGIN
 namespace qstep::kernels::avx2 {
 namespace {
 
-constexpr int half_tile = tile_columns / 2;  // columns of one vector of accumulators
-
 template <int rows>
 void multiply_madd16(const int16_t* input, int64_t stride, const int16_t* panel, int64_t steps, const int32_t* bias,
                      int32_t* tile) {
@@ -137,11 +80,11 @@ void multiply_madd16(const int16_t* input, int64_t stride, const int16_t* panel,
   __m256i right[rows];
   unroll<rows>([&](auto r) QSTEP_INLINE {
     left[r] = load(bias);
-    right[r] = load(bias + half_tile);
+    right[r] = load(bias + half_columns);
   });
   for (int64_t s = 0; s < steps; ++s) {
     const __m256i left_weights = load(panel);
-    const __m256i right_weights = load(panel + 2 * half_tile);
+    const __m256i right_weights = load(panel + 2 * half_columns);
     unroll<rows>([&](auto r) QSTEP_INLINE {
       const __m256i codes = broadcast_4_bytes(input + r * stride);
       left[r] = _mm256_add_epi32(left[r], _mm256_madd_epi16(codes, left_weights));
@@ -154,41 +97,120 @@ void multiply_madd16(const int16_t* input, int64_t stride, const int16_t* panel,
   }
   unroll<rows>([&](auto r) QSTEP_INLINE {
     store(tile + r * tile_columns, left[r]);
-    store(tile + r * tile_columns + half_tile, right[r]);
+    store(tile + r * tile_columns + half_columns, right[r]);
   });
 }
 
+/// Where the accumulators of a tile's row lie.
+QSTEP_INLINE inline int32_t* left_half(int32_t* tile, int row) { return tile + row * tile_columns; }
+QSTEP_INLINE inline int32_t* right_half(int32_t* tile, int row) { return tile + row * tile_columns + half_columns; }
+
+/// Windows of any length; the int32 accumulators are in memory.
 template <int rows>
-void multiply_maddubs16(const uint8_t* input, int64_t stride, const int8_t* panel, const int32_t* window,
-                        const int32_t* last_window, const int32_t* bias, int32_t* tile) {
+void multiply_windows(const uint8_t* input, int64_t stride, const int8_t* panel, std::span<const int32_t> lengths,
+                      const int32_t* bias, int32_t* tile) {
   unroll<rows>([&](auto r) QSTEP_INLINE {
-    store(tile + r * tile_columns, load(bias));
-    store(tile + r * tile_columns + half_tile, load(bias + half_tile));
+    store(left_half(tile, r), load(bias));
+    store(right_half(tile, r), load(bias + half_columns));
   });
-  for (; window != last_window; ++window) {
+  for (const int32_t length : lengths) {
     __m256i left[rows];
     __m256i right[rows];
     unroll<rows>([&](auto r) QSTEP_INLINE { left[r] = right[r] = _mm256_setzero_si256(); });
-    for (int32_t s = 0; s < *window; ++s) {
-      const __m256i left_weights = load(panel);
-      const __m256i right_weights = load(panel + 4 * half_tile);
+    const auto add_step = [&](int ahead) QSTEP_INLINE {
+      const __m256i left_weights = load(panel + ahead * step_weights);
+      const __m256i right_weights = load(panel + ahead * step_weights + half_weights);
       unroll<rows>([&](auto r) QSTEP_INLINE {
-        const __m256i codes = broadcast_4_bytes(input + r * stride);
+        const __m256i codes = broadcast_4_bytes(input + r * stride + ahead * step_depth);
         left[r] = _mm256_add_epi16(left[r], _mm256_maddubs_epi16(codes, left_weights));
         right[r] = _mm256_add_epi16(right[r], _mm256_maddubs_epi16(codes, right_weights));
         keep_in_register(left[r]);
         keep_in_register(right[r]);
       });
-      input += 4;
-      panel += 4 * tile_columns;
+    };
+    const auto advance = [&](int steps) QSTEP_INLINE {
+      input += steps * step_depth;
+      panel += steps * step_weights;
+    };
+    for (int32_t s = length / 2; s > 0; --s) {
+      add_step(0);
+      add_step(1);
+      advance(2);
+    }
+    if (length % 2 != 0) {
+      add_step(0);
+      advance(1);
     }
     const __m256i ones = _mm256_set1_epi16(1);
     unroll<rows>([&](auto r) QSTEP_INLINE {
-      int32_t* row = tile + r * tile_columns;
-      store(row, _mm256_add_epi32(load(row), _mm256_madd_epi16(left[r], ones)));
-      store(row + half_tile, _mm256_add_epi32(load(row + half_tile), _mm256_madd_epi16(right[r], ones)));
+      store(left_half(tile, r), _mm256_add_epi32(load(left_half(tile, r)), _mm256_madd_epi16(left[r], ones)));
+      store(right_half(tile, r), _mm256_add_epi32(load(right_half(tile, r)), _mm256_madd_epi16(right[r], ones)));
     });
   }
+}
+
+/// Windows of `window` steps, then the excess; the int32 accumulators are in registers.
+template <int rows, int window>
+void multiply_constant_windows(const uint8_t* input, int64_t stride, const int8_t* panel, int64_t steps,
+                               const Int16Windows& plan, const int32_t* bias, int32_t* tile) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  __m256i left[rows];
+  __m256i right[rows];
+  unroll<rows>([&](auto r) QSTEP_INLINE {
+    left[r] = load(bias);
+    right[r] = load(bias + half_columns);
+  });
+  const auto widen = [&](__m256i& sum, __m256i narrow) QSTEP_INLINE {
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(narrow, ones));
+    keep_in_register(sum);
+  };
+  int64_t s = 0;
+  if constexpr (window > 1) {
+    for (; s + window <= steps; s += window) {
+      unroll<rows>([&](auto r) QSTEP_INLINE {
+        const uint8_t* row = input + r * stride + s * step_depth;
+        const int8_t* weights = panel + s * step_weights;
+        __m256i codes = broadcast_4_bytes(row);
+        __m256i left_sum = _mm256_maddubs_epi16(codes, load(weights));
+        __m256i right_sum = _mm256_maddubs_epi16(codes, load(weights + half_weights));
+        unroll<window - 1>([&](auto i) QSTEP_INLINE {
+          row += step_depth;
+          weights += step_weights;
+          codes = broadcast_4_bytes(row);
+          left_sum = _mm256_add_epi16(left_sum, _mm256_maddubs_epi16(codes, load(weights)));
+          right_sum = _mm256_add_epi16(right_sum, _mm256_maddubs_epi16(codes, load(weights + half_weights)));
+          keep_in_register(left_sum);
+          keep_in_register(right_sum);
+          (void)i;
+        });
+        widen(left[r], left_sum);
+        widen(right[r], right_sum);
+      });
+    }
+  }
+  for (; s < steps; ++s) {
+    const __m256i left_weights = load(panel + s * step_weights);
+    const __m256i right_weights = load(panel + s * step_weights + half_weights);
+    unroll<rows>([&](auto r) QSTEP_INLINE {
+      const __m256i codes = broadcast_4_bytes(input + r * stride + s * step_depth);
+      widen(left[r], _mm256_maddubs_epi16(codes, left_weights));
+      widen(right[r], _mm256_maddubs_epi16(codes, right_weights));
+    });
+  }
+  const auto add_excess = [&](const std::vector<ExcessStep>& excess, __m256i* sums) QSTEP_INLINE {
+    for (const ExcessStep& e : excess) {
+      const __m256i weights = load(e.weights);
+      unroll<rows>([&](auto r) QSTEP_INLINE {
+        widen(sums[r], _mm256_maddubs_epi16(broadcast_4_bytes(input + r * stride + e.step * step_depth), weights));
+      });
+    }
+  };
+  add_excess(plan.excess[0], left);
+  add_excess(plan.excess[1], right);
+  unroll<rows>([&](auto r) QSTEP_INLINE {
+    store(left_half(tile, r), left[r]);
+    store(right_half(tile, r), right[r]);
+  });
 }
 
 /// body(rows) with a constant argument, rows in [1, 6].
@@ -231,11 +253,25 @@ void Madd16::stage(const uint8_t* input, int64_t count, int16_t* output) {
 
 void Maddubs16::multiply(int64_t panel, int rows, const uint8_t* input, int64_t stride, const int32_t* bias,
                          int32_t* tile) const {
-  const int8_t* weights = weights_.data() + panel * steps_ * tile_columns * depth_step;
-  const int32_t* first = windows_.data() + first_window_[static_cast<size_t>(panel)];
-  const int32_t* last = windows_.data() + first_window_[static_cast<size_t>(panel) + 1];
-  with_constant_rows(
-      rows, [&](auto r) QSTEP_INLINE { multiply_maddubs16<r>(input, stride, weights, first, last, bias, tile); });
+  const int8_t* weights = weights_.data() + panel * steps_ * step_weights;
+  const Int16Windows& plan = plans_[static_cast<size_t>(panel)];
+  with_constant_rows(rows, [&](auto r) QSTEP_INLINE {
+    const auto multiply = [&](auto window) QSTEP_INLINE {
+      multiply_constant_windows<r, window>(input, stride, weights, steps_, plan, bias, tile);
+    };
+    switch (plan.window) {
+      case 0:
+        return multiply_windows<r>(input, stride, weights, plan.lengths, bias, tile);
+      case 1:
+        return multiply(std::integral_constant<int, 1>{});
+      case 2:
+        return multiply(std::integral_constant<int, 2>{});
+      case 4:
+        return multiply(std::integral_constant<int, 4>{});
+      default:
+        return multiply(std::integral_constant<int, 8>{});
+    }
+  });
 }
 
 }  // namespace qstep::kernels::avx2

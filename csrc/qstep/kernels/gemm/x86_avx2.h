@@ -7,6 +7,7 @@
 #include "qstep/kernels/aligned_vector.h"
 #include "qstep/kernels/epilogue/epilogue.h"
 #include "qstep/kernels/gemm/gemm.h"
+#include "qstep/kernels/gemm/int16_windows.h"
 
 namespace qstep::kernels::avx2 {
 
@@ -36,21 +37,19 @@ class Madd16 {
 
 /// vpmaddubsw on the codes as they are, summed in int16 over windows of steps and widened to int32 at the end of each.
 ///
-/// The instruction adds two products of an unsigned and a signed byte, and saturates. With inputs in [0, quant_max], a
-/// 16-bit lane cannot leave its range while, over the window's weights in that lane,
-///   quant_max * (sum of the positive ones) <= 32767 and quant_max * (sum of the negative ones' magnitudes) <= 32768.
-/// Packing cuts each panel into the longest windows for which this holds: the real weights decide, not their bit width.
+/// The instruction adds two products of an unsigned and a signed byte, and saturates; int16_windows.h plans each panel
+/// so that nothing does.
 class Maddubs16 {
  public:
   using Code = uint8_t;
   static constexpr int tile_rows = 6;
-  static constexpr int depth_step = 4;
+  static constexpr int depth_step = step_depth;
 
-  /// True where weights fit int8 and windows are long enough to beat Madd16.
+  /// True where weights fit int8 and sums in int16 beat Madd16.
   static bool supports(const GemmProblem& problem);
 
   Maddubs16(const GemmProblem& problem, int64_t groups);
-  size_t bytes() const { return weights_.size() + windows_.size() * sizeof(int32_t); }
+  size_t bytes() const;
 
   void multiply(int64_t panel, int rows, const uint8_t* input, int64_t stride, const int32_t* bias,
                 int32_t* tile) const;
@@ -60,10 +59,9 @@ class Maddubs16 {
   }
 
  private:
-  int64_t steps_;                     // of four values of depth
-  AlignedVector<int8_t> weights_;     // [panels][steps][tile_columns][4]
-  std::vector<int32_t> windows_;      // lengths in steps, panel after panel
-  std::vector<size_t> first_window_;  // [panels + 1], into windows_
+  int64_t steps_;
+  AlignedVector<int8_t> weights_;    // [panels][steps][tile_columns][step_depth]
+  std::vector<Int16Windows> plans_;  // [panels]
 };
 
 }  // namespace qstep::kernels::avx2
