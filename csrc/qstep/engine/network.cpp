@@ -143,9 +143,10 @@ struct IntegerNetwork::State {
     require(count == 0 || address(input) != nullptr, "run: input '{}' has no data", v.name);
     if (v.kind != ValueKind::codes || v.grid.quant_max == 255) return;
     const uint8_t* codes = std::get<const uint8_t*>(input.data);
-    const uint8_t* largest = std::max_element(codes, codes + count);
-    require(count == 0 || *largest <= v.grid.quant_max, "run: input '{}' must hold codes in [0, {}], got {}", v.name,
-            v.grid.quant_max, count == 0 ? 0 : *largest);
+    uint8_t largest = 0;  // max_element needs the place and is ten times slower
+    for (int64_t i = 0; i < count; ++i) largest = std::max(largest, codes[i]);
+    require(largest <= v.grid.quant_max, "run: input '{}' must hold codes in [0, {}], got {}", v.name, v.grid.quant_max,
+            largest);
   }
 
   std::vector<Shape> check_inputs(const Program& program, std::span<const Input> inputs) const {

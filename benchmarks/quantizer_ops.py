@@ -1,6 +1,6 @@
 """Time of the fake quantizers, forward plus backward, against the same formula elsewhere.
 
-    python examples/benchmarks/quantizer_ops.py [--sizes 1 16] [--threads 1 2] [--seconds 4]
+    python benchmarks/quantizer_ops.py [--sizes 1 16] [--threads 1 2] [--seconds 4]
 
 Prints Markdown tables. Everything in a table is timed in one interleaved run: one call of each contender after the other, again and
 again, so that a slow moment of the machine hits all of them. The figure is the least time, which other programs disturb least.

@@ -1,6 +1,6 @@
 """Squared error of uniform, piecewise (PWLQ) and code-book weights, per output channel.
 
-    python examples/benchmarks/piecewise_error.py [--bits 3 4 6] [--network resnet18] [--elements 2304] [--channels 64]
+    python benchmarks/piecewise_error.py [--bits 3 4 6] [--network resnet18] [--elements 2304] [--channels 64]
 
 Prints a Markdown table. Every figure is the mean squared error over the mean square of the weights, in decibels (-6 dB: a quarter of the
 error). Columns: uniform with b bits and with b + 1 (as many bits as PWLQ stores: b and one for the piece), then PWLQ with one, two and

@@ -1,0 +1,64 @@
+"""Interleaved timing: every round runs every program, so that a ratio within a round has seen the same machine."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+MICROSECONDS = 1e6
+
+
+FEWEST_ROUNDS = 3
+
+
+def _time(run: Callable[[], None], repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    return (time.perf_counter() - start) / repeats
+
+
+def interleaved(
+    programs: Mapping[str, Callable[[], None]], rounds: int, seconds: float, slice_seconds: float = 0.001
+) -> dict[str, list[float]]:
+    """Microseconds of a run of each program, round by round.
+
+    Args:
+        rounds: every program once per round, in an order of its own each time.
+        seconds: no new round after that, once there are FEWEST_ROUNDS.
+        slice_seconds: programs that are shorter run several times per round, about this long together; their mean counts. They run
+            once before, since the programs before them have used the caches.
+    """
+    for run in programs.values():
+        run()
+    single = {name: max(_time(run, 1), 1e-7) for name, run in programs.items()}
+    times: dict[str, list[float]] = {name: [] for name in programs}
+    order = list(programs)
+    shuffle = random.Random(0)
+    start = time.perf_counter()
+    for done in range(rounds):
+        if done >= FEWEST_ROUNDS and time.perf_counter() - start > seconds:
+            break
+        shuffle.shuffle(order)
+        for name in order:
+            if single[name] < 10 * slice_seconds:
+                programs[name]()
+            times[name].append(_time(programs[name], max(1, round(slice_seconds / single[name]))) * MICROSECONDS)
+    return times
+
+
+def median_with_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """The median, and the order statistics that enclose the true one with 95 % or more."""
+    values = np.sort(np.asarray(values))
+    n = len(values)
+    reach = int(np.ceil(0.98 * np.sqrt(n)))  # 1.96 standard deviations of a binomial count, sqrt(n) / 2 each
+    low, high = max(0, n // 2 - reach), min(n - 1, (n - 1) // 2 + reach)
+    return float(np.median(values)), float(values[low]), float(values[high])
+
+
+def speed(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
+    """How many times as fast we are: the median of the ratios of each round, and its interval."""
+    return median_with_interval(np.array(theirs) / np.array(ours))
