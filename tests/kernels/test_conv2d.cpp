@@ -116,14 +116,37 @@ TEST(Conv2d, EveryDepthwiseChannelTail) {
   const unsigned seed = 20260214;
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
-  for (int64_t channels = 1; channels <= 70; ++channels) {  // blocks have 16 or 32 channels, tiles 8 pixels
-    const oracle::Convolution shape{
-        1, channels, 3, 1 + channels % 18, channels, channels, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
+  const Window windows[] = {{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}},
+                            {{3, 3}, {2, 2}, {1, 1, 1, 1}, {1, 1}},
+                            {{5, 5}, {1, 1}, {2, 2, 2, 2}, {1, 1}},
+                            {{5, 4}, {2, 1}, {2, 2, 2, 2}, {1, 2}},
+                            {{1, 1}, {1, 1}, {0, 0, 0, 0}, {1, 1}}};
+  for (int64_t channels = 1; channels <= 132; ++channels) {  // blocks have 16, 32 or 64 channels
+    const Window& window = windows[channels % 5];
+    const oracle::Convolution shape{1, channels, 2 + channels % 7, 4 + channels % 18, channels, channels, window};
     for (const Widths widths : {Widths{8, 8}, Widths{4, 4}}) {
       LayerCase layer(shape, widths, Pattern::random, random);
       layer.sliced = channels % 2 == 0;
       expect_exact(layer, 1, random);
       ASSERT_FALSE(HasFailure());
+    }
+  }
+}
+
+TEST(Conv2d, EveryDepthwiseImageSize) {
+  const unsigned seed = 20260216;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  for (int64_t width = 1; width <= 80; ++width) {  // up to 64 columns are staged at a time, bands have up to 4 rows
+    const int64_t height = 1 + width % 11;
+    for (const int32_t kernel : {1, 3, 5, 7}) {
+      for (const int32_t stride : {1, 2}) {
+        const int32_t padding = kernel / 2;
+        const Window window{{kernel, kernel}, {stride, stride}, {padding, padding, padding, padding}, {1, 1}};
+        LayerCase layer({1, 33, height, width, 33, 33, window}, {8, kernel == 3 ? 8 : 3}, Pattern::random, random);
+        expect_exact(layer, 2, random);
+        ASSERT_FALSE(HasFailure());
+      }
     }
   }
 }

@@ -27,6 +27,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "qstep/core/error.h"
@@ -86,9 +87,9 @@ void pack_band_weights(const Conv2dProblem& problem, const BandGeometry& geometr
 template <class Code>
 struct StagedBand {
   const Code* codes;
+  std::span<const int32_t>
+      tap_offsets;        ///< [kernel_w][groups]: from an output column's first code to those of its taps
   int64_t output_stride;  ///< in codes, from one output column to the next
-  int64_t column_stride;  ///< from one column of the window to the next
-  int64_t group_stride;   ///< from one group of rows to the next
   int rows;               ///< of the output, at most those of the geometry
   int64_t sum_columns;    ///< sums from one row to the next
 };
@@ -97,22 +98,24 @@ struct StagedBand {
 struct ChannelBlock {
   int64_t first_channel;
   int width;
-  int first_tile;  ///< tiles before it belong to the block before
-  int tiles;       ///< where those of the block end
+  int first_tile;                    ///< tiles before it belong to the block before
+  int tiles;                         ///< where those of the block end
+  std::vector<int32_t> tap_offsets;  ///< as in StagedBand
 };
 
 inline std::vector<ChannelBlock> channel_blocks(int64_t channels, std::span<const int> widths) {
   std::vector<ChannelBlock> blocks;
   const int widest = widths.front();
   int64_t first = 0;
-  for (; first + widest <= channels; first += widest) blocks.push_back({first, widest, 0, widest / tile_columns});
+  for (; first + widest <= channels; first += widest) blocks.push_back({first, widest, 0, widest / tile_columns, {}});
   const int64_t rest = channels - first;
   if (rest == 0) return blocks;
   const int width = *std::find_if(widths.rbegin(), widths.rend(), [&](int w) { return w >= rest; });
   if (width > channels) {
-    blocks.push_back({0, width, 0, static_cast<int>((channels + tile_columns - 1) / tile_columns)});
+    blocks.push_back({0, width, 0, static_cast<int>((channels + tile_columns - 1) / tile_columns), {}});
   } else {
-    blocks.push_back({channels - width, width, static_cast<int>((width - rest) / tile_columns), width / tile_columns});
+    blocks.push_back(
+        {channels - width, width, static_cast<int>((width - rest) / tile_columns), width / tile_columns, {}});
   }
   return blocks;
 }
@@ -128,9 +131,15 @@ class BandDepthwise final : public PackedConv2d {
                     static_cast<uint8_t>(problem.zero_code)),
         epilogue_(problem.requantization, channels_, accumulator_bound(as_gemm(problem))) {
     std::vector<int64_t> first_channels;
-    for (const ChannelBlock& block : blocks_) {
+    for (ChannelBlock& block : blocks_) {
       for (int t = block.first_tile; t < block.tiles; ++t) {
         first_channels.push_back(block.first_channel + t * tile_columns);
+      }
+      for (int j = 0; j < geometry_.window.kernel[1]; ++j) {
+        for (int g = 0; g < geometry_.groups; ++g) {
+          const int64_t column = int64_t{j} * geometry_.window.dilation[1];
+          block.tap_offsets.push_back(static_cast<int32_t>((column * geometry_.groups + g) * group_rows * block.width));
+        }
       }
     }
     tiles_ = static_cast<int64_t>(first_channels.size());
@@ -216,12 +225,11 @@ class BandDepthwise final : public PackedConv2d {
     int64_t tile = 0;
     for (const ChannelBlock& block : blocks_) {
       stage_block(arguments, block, image, row, column, input_columns(columns), scratch);
-      const int64_t column_stride = column_codes(block.width);
+      const int64_t output_stride = column_codes(block.width) * geometry_.window.stride[1];
       for (int t = block.first_tile; t < block.tiles; ++t, ++tile) {
         const StagedBand<Code> band{.codes = staged + t * tile_columns * group_rows,
-                                    .output_stride = column_stride * geometry_.window.stride[1],
-                                    .column_stride = column_stride * geometry_.window.dilation[1],
-                                    .group_stride = int64_t{group_rows} * block.width,
+                                    .tap_offsets = block.tap_offsets,
+                                    .output_stride = output_stride,
                                     .rows = rows,
                                     .sum_columns = chunk_columns()};
         for (size_t k = 0; k < arithmetics_.size(); ++k) {

@@ -70,26 +70,25 @@ struct PairsToInt16 {
   }
 };
 
-/// `rows` x `columns` outputs from output column 0 on.
+/// `rows` x `columns` outputs of one vector of channels. weights: [taps][weight_stride], a row's `row_stride` apart.
 template <class Pairs, int rows, int columns, class Code, class Weight>
-void sum_taps(const BandGeometry& geometry, const StagedBand<Code>& band, const Code* codes, const Weight* weights,
-              const int32_t* bias, int32_t* sums) {
-  constexpr int vector_codes = 32 / sizeof(Code);
+QSTEP_INLINE inline void sum_taps(const StagedBand<Code>& band, const Code* codes, const Weight* weights,
+                                  int64_t weight_stride, const int32_t* bias, int32_t* sums) {
+  constexpr int64_t row_stride = 2 * tile_columns;
   __m256i sum[rows * columns];
   unroll<rows * columns>([&](auto i) QSTEP_INLINE { sum[i] = _mm256_setzero_si256(); });
-  for (int j = 0; j < geometry.window.kernel[1]; ++j, codes += band.column_stride) {
-    const Code* group = codes;
-    for (int g = 0; g < geometry.groups; ++g, group += band.group_stride) {
-      unroll<columns>([&](auto x) QSTEP_INLINE {
-        const __m256i pairs = load(group + x * band.output_stride);
-        unroll<rows>([&](auto b) QSTEP_INLINE {
-          __m256i& to = sum[b * columns + x];
-          to = Pairs::add(to, pairs, load(weights + b * Pairs::tile_vectors * vector_codes));
-          keep_in_register(to);
-        });
+  const int64_t output_stride = band.output_stride;
+  for (const int32_t offset : band.tap_offsets) {
+    const Code* tap = codes + offset;
+    unroll<columns>([&](auto x) QSTEP_INLINE {
+      const __m256i pairs = load(tap + x * output_stride);
+      unroll<rows>([&](auto b) QSTEP_INLINE {
+        __m256i& to = sum[b * columns + x];
+        to = Pairs::add(to, pairs, load(weights + b * row_stride));
+        keep_in_register(to);
       });
-      weights += geometry.rows * Pairs::tile_vectors * vector_codes;
-    }
+    });
+    weights += weight_stride;
   }
   unroll<rows>([&](auto b) QSTEP_INLINE {
     unroll<columns>([&](auto x) QSTEP_INLINE {
@@ -99,24 +98,27 @@ void sum_taps(const BandGeometry& geometry, const StagedBand<Code>& band, const 
 }
 
 template <class Pairs, int rows, int columns, class Code, class Weight>
-void sum_tile(const BandGeometry& geometry, const StagedBand<Code>& band, int64_t count, const Weight* weights,
+void sum_tile(const StagedBand<Code>& band, int64_t count, const Weight* weights, int64_t weight_stride,
               const int32_t* bias, int32_t* sums) {
   constexpr int vector_codes = 32 / sizeof(Code);
-  for (int64_t x = 0; x < count; x += columns) {
-    for (int v = 0; v < Pairs::tile_vectors; ++v) {
-      sum_taps<Pairs, rows, columns>(geometry, band, band.codes + x * band.output_stride + v * vector_codes,
-                                     weights + v * vector_codes, bias + v * 8, sums + x * tile_columns + v * 8);
+  for (int v = 0; v < Pairs::tile_vectors; ++v) {
+    for (int64_t x = 0; x < count; x += columns) {
+      sum_taps<Pairs, rows, columns>(band, band.codes + x * band.output_stride + v * vector_codes,
+                                     weights + v * vector_codes, weight_stride, bias + v * 8,
+                                     sums + x * tile_columns + v * 8);
     }
   }
 }
 
 template <class Pairs, class Code, class Weight>
 void sum_band(const BandGeometry& geometry, const StagedBand<Code>& band, int64_t columns, const Weight* weights,
-              const int32_t* bias, int32_t* sums) {
+              int64_t tile, const int32_t* bias, int32_t* sums) {
+  const int64_t weight_stride = int64_t{geometry.rows} * tile_columns * geometry.group_rows;
+  weights += tile * geometry.taps() * weight_stride;
   if (band.rows == 1) {
-    sum_tile<Pairs, 1, 8>(geometry, band, columns, weights, bias, sums);
+    sum_tile<Pairs, 1, 8>(band, columns, weights, weight_stride, bias, sums);
   } else {
-    sum_tile<Pairs, 2, 4>(geometry, band, columns, weights, bias, sums);
+    sum_tile<Pairs, 2, 4>(band, columns, weights, weight_stride, bias, sums);
   }
 }
 
@@ -135,8 +137,7 @@ void DepthwiseMadd16::stage(const std::array<const uint8_t*, 2>& rows, const std
 
 void DepthwiseMadd16::multiply(int64_t tile, const StagedBand<int16_t>& band, int64_t columns, const int32_t* bias,
                                int32_t* sums) const {
-  const int64_t size = int64_t{geometry_.taps()} * geometry_.rows * tile_columns * group_rows;
-  sum_band<PairsToInt32>(geometry_, band, columns, weights_.data() + tile * size, bias, sums);
+  sum_band<PairsToInt32>(geometry_, band, columns, weights_.data(), tile, bias, sums);
 }
 
 void DepthwiseMaddubs16::stage(const std::array<const uint8_t*, 2>& rows, const std::array<int64_t, 2>& strides,
@@ -160,8 +161,7 @@ void DepthwiseMaddubs16::stage(const std::array<const uint8_t*, 2>& rows, const 
 
 void DepthwiseMaddubs16::multiply(int64_t tile, const StagedBand<uint8_t>& band, int64_t columns, const int32_t* bias,
                                   int32_t* sums) const {
-  const int64_t size = int64_t{geometry_.taps()} * geometry_.rows * tile_columns * group_rows;
-  sum_band<PairsToInt16>(geometry_, band, columns, weights_.data() + tile * size, bias, sums);
+  sum_band<PairsToInt16>(geometry_, band, columns, weights_.data(), tile, bias, sums);
 }
 
 }  // namespace qstep::kernels::avx2

@@ -25,25 +25,25 @@ QSTEP_AVX512VNNI_BEGIN
 namespace qstep::kernels::avx512vnni {
 namespace {
 
-/// `rows` x `columns` outputs from output column 0 on.
+/// `rows` x `columns` outputs. weights: [taps][weight_stride], a row's `row_stride` apart.
 template <int rows, int columns>
-void sum_taps(const BandGeometry& geometry, const StagedBand<uint8_t>& band, const uint8_t* codes,
-              const int8_t* weights, const int32_t* bias, int32_t* sums) {
+QSTEP_INLINE inline void sum_taps(const StagedBand<uint8_t>& band, const uint8_t* codes, const int8_t* weights,
+                                  int64_t weight_stride, const int32_t* bias, int32_t* sums) {
+  constexpr int64_t row_stride = 4 * tile_columns;
   __m512i sum[rows * columns];
   unroll<rows * columns>([&](auto i) QSTEP_INLINE { sum[i] = load(bias); });
-  for (int j = 0; j < geometry.window.kernel[1]; ++j, codes += band.column_stride) {
-    const uint8_t* group = codes;
-    for (int g = 0; g < geometry.groups; ++g, group += band.group_stride) {
-      unroll<columns>([&](auto x) QSTEP_INLINE {
-        const __m512i quads = load(group + x * band.output_stride);
-        unroll<rows>([&](auto b) QSTEP_INLINE {
-          __m512i& to = sum[b * columns + x];
-          to = _mm512_dpbusd_epi32(to, quads, load(weights + b * 64));
-          keep_in_register(to);
-        });
+  const int64_t output_stride = band.output_stride;
+  for (const int32_t offset : band.tap_offsets) {
+    const uint8_t* tap = codes + offset;
+    unroll<columns>([&](auto x) QSTEP_INLINE {
+      const __m512i quads = load(tap + x * output_stride);
+      unroll<rows>([&](auto b) QSTEP_INLINE {
+        __m512i& to = sum[b * columns + x];
+        to = _mm512_dpbusd_epi32(to, quads, load(weights + b * row_stride));
+        keep_in_register(to);
       });
-      weights += geometry.rows * 64;
-    }
+    });
+    weights += weight_stride;
   }
   unroll<rows>([&](auto b) QSTEP_INLINE {
     unroll<columns>(
@@ -52,10 +52,10 @@ void sum_taps(const BandGeometry& geometry, const StagedBand<uint8_t>& band, con
 }
 
 template <int rows, int columns>
-void sum_tile(const BandGeometry& geometry, const StagedBand<uint8_t>& band, int64_t count, const int8_t* weights,
+void sum_tile(const StagedBand<uint8_t>& band, int64_t count, const int8_t* weights, int64_t weight_stride,
               const int32_t* bias, int32_t* sums) {
   for (int64_t x = 0; x < count; x += columns) {
-    sum_taps<rows, columns>(geometry, band, band.codes + x * band.output_stride, weights, bias,
+    sum_taps<rows, columns>(band, band.codes + x * band.output_stride, weights, weight_stride, bias,
                             sums + x * tile_columns);
   }
 }
@@ -108,16 +108,17 @@ void DepthwiseDot8::stage(const std::array<const uint8_t*, 4>& rows, const std::
 
 void DepthwiseDot8::multiply(int64_t tile, const StagedBand<uint8_t>& band, int64_t columns, const int32_t* bias,
                              int32_t* sums) const {
-  const int8_t* weights = weights_.data() + tile * geometry_.taps() * geometry_.rows * 64;
+  const int64_t weight_stride = int64_t{geometry_.rows} * tile_columns * group_rows;
+  const int8_t* weights = weights_.data() + tile * geometry_.taps() * weight_stride;
   switch (band.rows) {
     case 1:
-      return sum_tile<1, 8>(geometry_, band, columns, weights, bias, sums);
+      return sum_tile<1, 8>(band, columns, weights, weight_stride, bias, sums);
     case 2:
-      return sum_tile<2, 8>(geometry_, band, columns, weights, bias, sums);
+      return sum_tile<2, 8>(band, columns, weights, weight_stride, bias, sums);
     case 3:
-      return sum_tile<3, 4>(geometry_, band, columns, weights, bias, sums);
+      return sum_tile<3, 4>(band, columns, weights, weight_stride, bias, sums);
     default:
-      return sum_tile<4, 4>(geometry_, band, columns, weights, bias, sums);
+      return sum_tile<4, 4>(band, columns, weights, weight_stride, bias, sums);
   }
 }
 

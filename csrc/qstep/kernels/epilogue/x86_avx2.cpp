@@ -127,22 +127,35 @@ struct CodeRange {
   }
 };
 
-void store_row(uint8_t* row, __m128i codes, int channels) {
-  if (channels == tile_columns) return avx2::store_half(row, codes);
-  alignas(16) uint8_t lanes[tile_columns];
-  avx2::store_half(lanes, codes);
-  std::memcpy(row, lanes, static_cast<size_t>(channels));
+/// store(row in the output, codes of the sixteen channels) for every row.
+template <class Rounding, class Store>
+QSTEP_INLINE inline void for_each_row(const AccumulatorTile& tile, const Rounding& rounding, const CodeRange& range,
+                                      uint8_t* output, Store store) {
+  const int32_t* accumulators = tile.accumulators;
+  const int64_t* offsets = tile.row_offsets;
+  const int rows = tile.rows;
+  output += tile.first_channel;
+  for (int r = 0; r < rows; r += 2) {
+    const int second = std::min(r + 1, rows - 1);  // of an odd row at the end, itself
+    const __m256i codes = range.codes(rounding.words(accumulators + r * tile_columns),
+                                      rounding.words(accumulators + second * tile_columns));
+    store(output + offsets[r], _mm256_castsi256_si128(codes));
+    store(output + offsets[second], _mm256_extracti128_si256(codes, 1));
+  }
 }
 
 template <class Rounding>
 void store_codes(const AccumulatorTile& tile, const Rounding& rounding, const CodeRange& range, uint8_t* output) {
-  output += tile.first_channel;
-  for (int r = 0; r < tile.rows; r += 2) {
-    const int second = std::min(r + 1, tile.rows - 1);  // of an odd row at the end, itself
-    const __m256i codes = range.codes(rounding.words(tile.accumulators + r * tile_columns),
-                                      rounding.words(tile.accumulators + second * tile_columns));
-    store_row(output + tile.row_offsets[r], _mm256_castsi256_si128(codes), tile.channels);
-    store_row(output + tile.row_offsets[second], _mm256_extracti128_si256(codes, 1), tile.channels);
+  if (tile.channels == tile_columns) {
+    for_each_row(tile, rounding, range, output,
+                 [](uint8_t* row, __m128i codes) QSTEP_INLINE { avx2::store_half(row, codes); });
+  } else {
+    const auto channels = static_cast<size_t>(tile.channels);
+    for_each_row(tile, rounding, range, output, [channels](uint8_t* row, __m128i codes) QSTEP_INLINE {
+      alignas(16) uint8_t lanes[tile_columns];
+      avx2::store_half(lanes, codes);
+      std::memcpy(row, lanes, channels);
+    });
   }
 }
 
