@@ -369,19 +369,19 @@ class Saturating {
  public:
   using Code = uint8_t;
   static constexpr int tile_rows = 6;
+  static constexpr int tile_panels(int) { return 1; }
   static constexpr int depth_step = 4;
 
   Saturating(const GemmProblem& problem, int64_t)
       : depth_(problem.depth), columns_(problem.columns), weights_(problem.weights.begin(), problem.weights.end()) {}
   size_t bytes() const { return 0; }
 
-  void multiply(int64_t panel, int rows, const uint8_t* input, int64_t stride, const int32_t* bias,
-                int32_t* tile) const {
-    for (int r = 0; r < rows; ++r) {
+  void multiply(int64_t panel, int, const TileInput<uint8_t>& input, const int32_t* bias, int32_t* tile) const {
+    for (int r = 0; r < input.rows; ++r) {
       for (int c = 0; c < tile_columns; ++c) {
         int32_t sum = bias[c];
         for (int64_t k = 0; k < depth_; k += 2) {
-          const int32_t pair = product(panel, c, input + r * stride, k) + product(panel, c, input + r * stride, k + 1);
+          const int32_t pair = product(panel, c, input, r, k) + product(panel, c, input, r, k + 1);
           sum += std::clamp(pair, -32768, 32767);
         }
         tile[r * tile_columns + c] = sum;
@@ -394,9 +394,11 @@ class Saturating {
   }
 
  private:
-  int32_t product(int64_t panel, int c, const uint8_t* input, int64_t k) const {
+  int32_t product(int64_t panel, int c, const TileInput<uint8_t>& input, int r, int64_t k) const {
     const int64_t column = panel * tile_columns + c;
-    return column < columns_ && k < depth_ ? input[k] * weights_[static_cast<size_t>(column * depth_ + k)] : 0;
+    if (column >= columns_ || k >= depth_) return 0;
+    const uint8_t code = input.row[r][input.steps[k / depth_step] + k % depth_step];
+    return code * weights_[static_cast<size_t>(column * depth_ + k)];
   }
 
   int64_t depth_, columns_;

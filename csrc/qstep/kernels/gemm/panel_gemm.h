@@ -1,26 +1,28 @@
 #pragma once
 // The driver of the blocked matrix kernels, whatever their instruction set.
 //
-// Columns are packed in panels of tile_columns. A block of input rows is staged (copied into scratch in the form that
-// the arithmetic wants, next to each other) and every panel is multiplied with it tile by tile, so that a panel is
-// read once per block and a tile of accumulators goes to the epilogue while it is in the first-level cache. A
-// convolution is the same product with rows that are gathered tap by tap; grouped ones have `groups` independent
-// matrices. Where a layer has several sums per output, the panels of all of them lie next to each other, and a tile of
-// each is ready when the epilogue combines them.
+// Columns are packed in panels of tile_columns. A block of input rows is made readable (where it lies, or copied into
+// scratch) and every panel is multiplied with it tile by tile, so that a panel is read once per block and a tile of
+// accumulators goes to the epilogue while it is in the first-level cache. A convolution is the same product with rows
+// that are gathered tap by tap; grouped ones have `groups` independent matrices. Where a layer has several sums per
+// output, the panels of all of them lie next to each other, and a tile of each is ready when the epilogue combines them.
 //
 // An Arithmetic holds packed panels and multiplies one tile:
-//   using Code            the type that input codes are staged as
-//   tile_rows             rows of the largest tile
-//   depth_step            depth is padded to a multiple of it, with zero weights
+//   using Code              the type of input codes in scratch; those in memory can be read only as uint8_t
+//   depth_step              depth is padded to a multiple of it, with zero weights
+//   depth_run               a multiple of it: so much of the depth, from each multiple on, lies next to each other
+//   tile_rows               rows of the largest tile
+//   tile_panels(rows)       neighbouring panels that a tile of so many rows takes at most
 //   Arithmetic(problem, groups), bytes()
-//   multiply(panel, rows, input, stride, bias, tile)   tile[rows][tile_columns] = bias + input * panel
-//   stage(input, count, output)                        copy of codes as Code
+//   multiply(panel, panels, input, bias, tile)   tile[panels][tile_rows][tile_columns] = bias + input * panels
+//   stage(input, count, output)                  copy of codes as Code
 //   finish(epilogue, tile, output)
 //
 // Rows are the rows of the product:
-//   count()                                     how many there are
-//   stage<Arithmetic>(first, count, group, output, stride)
-//   contiguous(first, group, stride)   where the codes of rows first, first + 1, ... lie `stride` apart, or null
+//   count()                                  how many there are
+//   steps()                                  see TileInput
+//   block_end(first, limit)                  rows [first, block_end) are gathered at once: limit or fewer
+//   gather(first, count, group, pointers)    makes rows readable until the next call: see TileInput
 //   output_offsets(first, count, offsets)
 #include <algorithm>
 #include <cstddef>
@@ -37,14 +39,27 @@ namespace qstep::kernels {
 
 constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+/// The rows of one tile: the depth_step codes of row r for step s lie at row[r] + steps[s].
+template <class Code>
+struct TileInput {
+  int rows;  ///< 1..tile_rows
+  const Code* const* row;
+  const int32_t* steps;  ///< one for each depth_step of the depth
+};
+
+/// Rows that are gathered at once, at most.
+inline constexpr int64_t max_block_rows = 512;
+
+/// Bytes of input that are multiplied with one panel after another: room for them and a panel in a second-level cache.
+inline constexpr int64_t block_bytes = 128 * 1024;
+
 template <class Arithmetic>
 class PanelGemm {
  public:
   using Code = typename Arithmetic::Code;
 
   PanelGemm(const GemmProblem& problem, int64_t groups)
-      : depth_(problem.depth),
-        group_columns_(problem.columns / groups),
+      : group_columns_(problem.columns / groups),
         panels_(ceil_divide(group_columns_, tile_columns)),
         groups_(groups),
         sums_(problem.sums()),
@@ -59,36 +74,55 @@ class PanelGemm {
   }
 
   size_t packed_bytes() const { return arithmetic_.bytes() + bias_.size() * sizeof(int32_t); }
-  size_t scratch_bytes() const { return static_cast<size_t>(block_tiles() * tile_rows * stride()) * sizeof(Code); }
 
-  /// An item is a tile of rows times all panels of a group, or all rows times one panel where that makes more items.
-  int64_t work_items(int64_t rows) const {
-    const int64_t tiles = ceil_divide(rows, tile_rows);
-    return rows == 0 ? 0 : groups_ * std::max(tiles, panels_);
-  }
+  /// An item is a tile of rows times as many panels as the tile takes.
+  int64_t work_items(int64_t rows) const { return groups_ * row_items(rows) * panel_items(); }
 
   template <class Rows>
-  void run(const Rows& rows, const Output& output, Range items, std::byte* scratch) const {
-    const int64_t tiles = ceil_divide(rows.count(), tile_rows);
-    const int64_t items_per_group = std::max(tiles, panels_);
+  void run(Rows& rows, const Output& output, Range items) const {
+    const int64_t row_items = this->row_items(rows.count());
+    const int64_t group_items = row_items * panel_items();
     while (items.begin < items.end) {
-      const int64_t group = items.begin / items_per_group;
-      const int64_t start = group * items_per_group;
-      const Range part{items.begin - start, std::min(items.end - start, items_per_group)};
-      if (tiles >= panels_) {
-        multiply(rows, group, part, {0, panels_}, output, scratch);
+      const int64_t group = items.begin / group_items;
+      const int64_t start = group * group_items;
+      const Range part{items.begin - start, std::min(items.end - start, group_items)};
+      // Neighbouring items share what there is less of.
+      if (row_items >= panel_items()) {
+        const Rectangle r = first_rectangle(part, panel_items());
+        multiply(rows, group, r.outer, r.inner, output);
+        items.begin += r.items();
       } else {
-        multiply(rows, group, {0, tiles}, part, output, scratch);
+        const Rectangle r = first_rectangle(part, row_items);
+        multiply(rows, group, r.inner, r.outer, output);
+        items.begin += r.items();
       }
-      items.begin = start + part.end;
     }
   }
 
  private:
   static constexpr int tile_rows = Arithmetic::tile_rows;
+  static constexpr int item_panels = Arithmetic::tile_panels(tile_rows);
   static constexpr int tile_size = tile_rows * tile_columns;
-  static constexpr int64_t max_block_tiles = 16;
-  static constexpr int64_t block_bytes = 64 * 1024;  // leaves room for a panel in a 256 KiB second-level cache
+  static constexpr int max_tile_panels = std::max(max_sums, Arithmetic::tile_panels(1));
+
+  /// Items of a range that runs along the inner of two dimensions.
+  struct Rectangle {
+    Range outer;
+    Range inner;
+
+    int64_t items() const { return (outer.end - outer.begin) * (inner.end - inner.begin); }
+  };
+
+  static Rectangle first_rectangle(Range items, int64_t inner) {
+    const int64_t outer = items.begin / inner;
+    const int64_t begin = items.begin % inner;
+    const int64_t count = items.end - items.begin;
+    if (begin == 0 && count >= inner) return {{outer, outer + count / inner}, {0, inner}};
+    return {{outer, outer + 1}, {begin, std::min(inner, begin + count)}};
+  }
+
+  int64_t row_items(int64_t rows) const { return ceil_divide(rows, tile_rows); }
+  int64_t panel_items() const { return ceil_divide(panels_, item_panels); }
 
   /// Where column n of sum k lies among all columns of [groups][panels][sums][tile_columns].
   static int64_t place(int64_t n, int k, int64_t group_columns, int sums) {
@@ -114,73 +148,60 @@ class PanelGemm {
     return Arithmetic(all, groups);
   }
 
-  int64_t stride() const { return ceil_divide(depth_, 32) * 32; }  // of staged rows: whole vectors
-
-  int64_t block_tiles() const {
-    const int64_t tile_bytes = tile_rows * stride() * static_cast<int64_t>(sizeof(Code));
-    return std::clamp<int64_t>(block_bytes / tile_bytes, 1, max_block_tiles);
-  }
-
+  /// row_items and panel_items are ranges of items along rows and panels.
   template <class Rows>
-  void multiply(const Rows& rows, int64_t group, Range tiles, Range panels, const Output& output,
-                std::byte* scratch) const {
-    const int64_t last_row = std::min(tiles.end * tile_rows, rows.count());
-    const int64_t block_rows = block_tiles() * tile_rows;
-    for (int64_t first = tiles.begin * tile_rows; first < last_row; first += block_rows) {
-      multiply_block(rows, group, first, static_cast<int>(std::min(block_rows, last_row - first)), panels, output,
-                     scratch);
+  void multiply(Rows& rows, int64_t group, Range row_items, Range panel_items, const Output& output) const {
+    const Range panels{panel_items.begin * item_panels, std::min(panel_items.end * item_panels, panels_)};
+    const int64_t last = std::min(row_items.end * tile_rows, rows.count());
+    for (int64_t first = row_items.begin * tile_rows; first < last;) {
+      const int64_t end = rows.block_end(first, last);
+      multiply_block(rows, group, first, static_cast<int>(end - first), panels, output);
+      first = end;
     }
   }
 
   template <class Rows>
-  void multiply_block(const Rows& rows, int64_t group, int64_t first, int count, Range panels, const Output& output,
-                      std::byte* scratch) const {
-    int64_t input_stride = 0;
-    const Code* input = block_input(rows, group, first, count, input_stride, scratch);
-    int64_t output_offsets[max_block_tiles * tile_rows];
+  void multiply_block(Rows& rows, int64_t group, int64_t first, int count, Range panels, const Output& output) const {
+    const Code* pointers[max_block_rows];
+    rows.gather(first, count, group, pointers);
+    int64_t output_offsets[max_block_rows];
     rows.output_offsets(first, count, output_offsets);
-    alignas(memory_alignment) int32_t accumulators[max_sums * tile_size];
-    for (int64_t p = panels.begin; p < panels.end; ++p) {
-      const int64_t panel = group * panels_ + p;
-      const int channels = static_cast<int>(std::min<int64_t>(tile_columns, group_columns_ - p * tile_columns));
-      for (int r = 0; r < count; r += tile_rows) {
-        const int tile = std::min(tile_rows, count - r);
-        for (int k = 0; k < sums_; ++k) {
-          arithmetic_.multiply(panel * sums_ + k, tile, input + r * input_stride, input_stride,
-                               &bias_[static_cast<size_t>((panel * sums_ + k) * tile_columns)],
-                               accumulators + k * tile_size);
-        }
-        Arithmetic::finish(epilogue_,
-                           {.accumulators = accumulators,
-                            .sum_stride = tile_size,
-                            .rows = tile,
-                            .first_channel = group * group_columns_ + p * tile_columns,
-                            .channels = channels,
-                            .row_offsets = output_offsets + r},
-                           output);
+    // Tiles of nearly equal height: a last one of a single row would run at a fraction of the speed.
+    const int tiles = static_cast<int>(ceil_divide(count, tile_rows));
+    const int step = sums_ == 1 ? Arithmetic::tile_panels(static_cast<int>(ceil_divide(count, tiles))) : 1;
+    for (int64_t p = panels.begin; p < panels.end; p += step) {
+      const int width = static_cast<int>(std::min<int64_t>(step, panels.end - p));
+      for (int t = 0; t < tiles; ++t) {
+        const int begin = t * count / tiles;
+        multiply_tile(group, p, width, {(t + 1) * count / tiles - begin, pointers + begin, rows.steps()},
+                      output_offsets + begin, output);
       }
     }
   }
 
-  /// The codes of `count` rows: where they lie, if the arithmetic can read them there, else staged.
-  template <class Rows>
-  const Code* block_input(const Rows& rows, int64_t group, int64_t first, int count, int64_t& input_stride,
-                          std::byte* scratch) const {
-    if constexpr (std::is_same_v<Code, uint8_t>) {
-      if (depth_ % Arithmetic::depth_step == 0) {
-        if (const uint8_t* input = rows.contiguous(first, group, input_stride); input != nullptr) return input;
-      }
+  void multiply_tile(int64_t group, int64_t first_panel, int panels, const TileInput<Code>& input,
+                     const int64_t* output_offsets, const Output& output) const {
+    alignas(memory_alignment) int32_t accumulators[max_tile_panels * tile_size];
+    const int64_t first = (group * panels_ + first_panel) * sums_;
+    const int all = panels * sums_;
+    const int step = Arithmetic::tile_panels(input.rows);
+    for (int p = 0; p < all; p += step) {
+      arithmetic_.multiply(first + p, std::min(step, all - p), input,
+                           &bias_[static_cast<size_t>((first + p) * tile_columns)], accumulators + p * tile_size);
     }
-    input_stride = stride();
-    auto* staged = reinterpret_cast<Code*>(scratch);
-    rows.template stage<Arithmetic>(first, count, group, staged, input_stride);
-    for (int r = 0; r < count; ++r) {
-      std::fill(staged + r * input_stride + depth_, staged + (r + 1) * input_stride, Code{0});
+    for (int p = 0; p < panels; ++p) {
+      const int64_t column = (first_panel + p) * tile_columns;
+      Arithmetic::finish(epilogue_,
+                         {.accumulators = accumulators + p * sums_ * tile_size,
+                          .sum_stride = tile_size,
+                          .rows = input.rows,
+                          .first_channel = group * group_columns_ + column,
+                          .channels = static_cast<int>(std::min<int64_t>(tile_columns, group_columns_ - column)),
+                          .row_offsets = output_offsets},
+                         output);
     }
-    return staged;
   }
 
-  int64_t depth_;
   int64_t group_columns_;
   int64_t panels_;  // per group
   int64_t groups_;
@@ -190,28 +211,105 @@ class PanelGemm {
   Epilogue epilogue_;
 };
 
-/// The rows of a matrix in memory.
-struct MatrixRows {
-  const GemmArguments& arguments;
-  int64_t depth;
+/// Scratch of rows: where the steps lie, then `codes` codes.
+template <class Arithmetic>
+class RowScratch {
+ public:
+  using Code = typename Arithmetic::Code;
 
-  int64_t count() const { return arguments.rows; }
-
-  const uint8_t* contiguous(int64_t first, int64_t, int64_t& stride) const {
-    stride = arguments.input_stride;
-    return arguments.input + first * stride;
+  static size_t bytes(int64_t depth, int64_t codes) {
+    return step_bytes(depth) + static_cast<size_t>(codes) * sizeof(Code);
   }
 
-  template <class Arithmetic>
-  void stage(int64_t first, int count, int64_t, typename Arithmetic::Code* output, int64_t stride) const {
+  RowScratch(std::byte* scratch, int64_t depth)
+      : steps_(reinterpret_cast<int32_t*>(scratch)), codes_(reinterpret_cast<Code*>(scratch + step_bytes(depth))) {}
+
+  int32_t* steps() const { return steps_; }
+  Code* codes() const { return codes_; }
+
+ private:
+  static size_t step_bytes(int64_t depth) {
+    const auto bytes = static_cast<size_t>(ceil_divide(depth, Arithmetic::depth_step)) * sizeof(int32_t);
+    return (bytes + memory_alignment - 1) / memory_alignment * memory_alignment;
+  }
+
+  int32_t* steps_;
+  Code* codes_;
+};
+
+/// Rows that are copied into scratch one by one, or lie in memory with their depth contiguous.
+template <class Arithmetic>
+struct StagedRows {
+  static constexpr int64_t stride(int64_t depth) { return ceil_divide(depth, 32) * 32; }  // whole vectors
+
+  /// Rows of a block.
+  static int64_t block_rows(int64_t depth) {
+    const int64_t row_bytes = stride(depth) * static_cast<int64_t>(sizeof(typename Arithmetic::Code));
+    const int64_t tiles = std::min(block_bytes / row_bytes, max_block_rows) / Arithmetic::tile_rows;
+    return std::max<int64_t>(tiles, 1) * Arithmetic::tile_rows;
+  }
+
+  static int64_t codes(int64_t depth) { return block_rows(depth) * stride(depth); }
+
+  static void set_steps(int64_t depth, int32_t* steps) {
+    for (int64_t k = 0; k < depth; k += Arithmetic::depth_step) *steps++ = static_cast<int32_t>(k);
+  }
+
+  /// Clears what the last step reads beyond the depth.
+  static void clear_tail(typename Arithmetic::Code* row, int64_t depth) {
+    std::fill(row + depth, row + stride(depth), typename Arithmetic::Code{0});
+  }
+};
+
+/// The rows of a matrix in memory.
+template <class Arithmetic>
+class MatrixRows {
+ public:
+  using Code = typename Arithmetic::Code;
+
+  MatrixRows(const GemmArguments& arguments, int64_t depth, std::byte* scratch)
+      : arguments_(arguments), depth_(depth), scratch_(scratch, depth) {
+    StagedRows<Arithmetic>::set_steps(depth, scratch_.steps());
+  }
+
+  static size_t scratch_bytes(int64_t depth) {
+    return RowScratch<Arithmetic>::bytes(depth, is_read_in_place(depth) ? 0 : StagedRows<Arithmetic>::codes(depth));
+  }
+
+  int64_t count() const { return arguments_.rows; }
+  const int32_t* steps() const { return scratch_.steps(); }
+  int64_t block_end(int64_t first, int64_t limit) const {
+    return std::min(limit, first + StagedRows<Arithmetic>::block_rows(depth_));
+  }
+
+  void gather(int64_t first, int count, int64_t, const Code** pointers) const {
     for (int r = 0; r < count; ++r) {
-      Arithmetic::stage(arguments.input + (first + r) * arguments.input_stride, depth, output + r * stride);
+      const uint8_t* row = arguments_.input + (first + r) * arguments_.input_stride;
+      if constexpr (std::is_same_v<Code, uint8_t>) {
+        if (is_read_in_place(depth_)) {
+          pointers[r] = row;
+          continue;
+        }
+      }
+      Code* staged = scratch_.codes() + r * StagedRows<Arithmetic>::stride(depth_);
+      Arithmetic::stage(row, depth_, staged);
+      StagedRows<Arithmetic>::clear_tail(staged, depth_);
+      pointers[r] = staged;
     }
   }
 
   void output_offsets(int64_t first, int count, int64_t* offsets) const {
-    for (int r = 0; r < count; ++r) offsets[r] = (first + r) * arguments.output_stride;
+    for (int r = 0; r < count; ++r) offsets[r] = (first + r) * arguments_.output_stride;
   }
+
+ private:
+  static bool is_read_in_place(int64_t depth) {
+    return std::is_same_v<Code, uint8_t> && depth % Arithmetic::depth_step == 0;
+  }
+
+  const GemmArguments& arguments_;
+  int64_t depth_;
+  RowScratch<Arithmetic> scratch_;
 };
 
 /// PackedGemm over an Arithmetic.
@@ -221,11 +319,12 @@ class PackedPanelGemm final : public PackedGemm {
   explicit PackedPanelGemm(const GemmProblem& problem) : depth_(problem.depth), gemm_(problem, 1) {}
 
   int64_t work_items(int64_t rows) const override { return gemm_.work_items(rows); }
-  size_t scratch_bytes(int64_t) const override { return gemm_.scratch_bytes(); }
+  size_t scratch_bytes(int64_t) const override { return MatrixRows<Arithmetic>::scratch_bytes(depth_); }
   size_t packed_bytes() const override { return gemm_.packed_bytes(); }
 
   void run(const GemmArguments& arguments, Range items, std::byte* scratch) const override {
-    gemm_.run(MatrixRows{arguments, depth_}, arguments.output, items, scratch);
+    MatrixRows<Arithmetic> rows(arguments, depth_, scratch);
+    gemm_.run(rows, arguments.output, items);
   }
 
  private:

@@ -4,33 +4,11 @@
 #include <cstring>
 #include <span>
 
-#include "qstep/kernels/gemm/panel_gemm.h"
+#include "qstep/kernels/gemm/pack_panels.h"
 #include "qstep/kernels/x86_avx2.h"
 
 #if defined(__x86_64__)
 namespace qstep::kernels::avx2 {
-namespace {
-
-/// Copies the weights of all groups into panels [groups * panels][steps][tile_columns][depth_step], zero where there
-/// are none.
-template <int depth_step, class T>
-void pack_panels(const GemmProblem& problem, int64_t groups, int64_t steps, AlignedVector<T>& packed) {
-  const int64_t group_columns = problem.columns / groups;
-  const int64_t panels = ceil_divide(group_columns, tile_columns);
-  const int64_t panel_size = steps * tile_columns * depth_step;
-  packed.assign(static_cast<size_t>(groups * panels * panel_size), T{0});
-  for (int64_t n = 0; n < problem.columns; ++n) {
-    const int64_t column = n % group_columns;
-    T* panel = packed.data() + (n / group_columns * panels + column / tile_columns) * panel_size;
-    for (int64_t k = 0; k < problem.depth; ++k) {
-      const int64_t at = (k / depth_step * tile_columns + column % tile_columns) * depth_step + k % depth_step;
-      panel[at] = static_cast<T>(problem.weights[static_cast<size_t>(n * problem.depth + k)]);
-    }
-  }
-}
-
-}  // namespace
-
 Madd16::Madd16(const GemmProblem& problem, int64_t groups) : steps_(ceil_divide(problem.depth, depth_step)) {
   pack_panels<depth_step>(problem, groups, steps_, weights_);
 }
@@ -74,11 +52,13 @@ namespace qstep::kernels::avx2 {
 namespace {
 
 template <int rows>
-void multiply_madd16(const int16_t* input, int64_t stride, const int16_t* panel, int64_t steps, const int32_t* bias,
+void multiply_madd16(const TileInput<int16_t>& input, const int16_t* panel, int64_t steps, const int32_t* bias,
                      int32_t* tile) {
+  const int16_t* row[rows];
   __m256i left[rows];
   __m256i right[rows];
   unroll<rows>([&](auto r) QSTEP_INLINE {
+    row[r] = input.row[r];
     left[r] = load(bias);
     right[r] = load(bias + half_columns);
   });
@@ -86,13 +66,12 @@ void multiply_madd16(const int16_t* input, int64_t stride, const int16_t* panel,
     const __m256i left_weights = load(panel);
     const __m256i right_weights = load(panel + 2 * half_columns);
     unroll<rows>([&](auto r) QSTEP_INLINE {
-      const __m256i codes = broadcast_4_bytes(input + r * stride);
+      const __m256i codes = broadcast_4_bytes(row[r] + input.steps[s]);
       left[r] = _mm256_add_epi32(left[r], _mm256_madd_epi16(codes, left_weights));
       right[r] = _mm256_add_epi32(right[r], _mm256_madd_epi16(codes, right_weights));
       keep_in_register(left[r]);
       keep_in_register(right[r]);
     });
-    input += 2;
     panel += 2 * tile_columns;
   }
   unroll<rows>([&](auto r) QSTEP_INLINE {
@@ -107,9 +86,12 @@ QSTEP_INLINE inline int32_t* right_half(int32_t* tile, int row) { return tile + 
 
 /// Windows of any length; the int32 accumulators are in memory.
 template <int rows>
-void multiply_windows(const uint8_t* input, int64_t stride, const int8_t* panel, std::span<const int32_t> lengths,
+void multiply_windows(const TileInput<uint8_t>& input, const int8_t* panel, std::span<const int32_t> lengths,
                       const int32_t* bias, int32_t* tile) {
+  const int32_t* step = input.steps;
+  const uint8_t* row[rows];
   unroll<rows>([&](auto r) QSTEP_INLINE {
+    row[r] = input.row[r];
     store(left_half(tile, r), load(bias));
     store(right_half(tile, r), load(bias + half_columns));
   });
@@ -121,7 +103,7 @@ void multiply_windows(const uint8_t* input, int64_t stride, const int8_t* panel,
       const __m256i left_weights = load(panel + ahead * step_weights);
       const __m256i right_weights = load(panel + ahead * step_weights + half_weights);
       unroll<rows>([&](auto r) QSTEP_INLINE {
-        const __m256i codes = broadcast_4_bytes(input + r * stride + ahead * step_depth);
+        const __m256i codes = broadcast_4_bytes(row[r] + step[ahead]);
         left[r] = _mm256_add_epi16(left[r], _mm256_maddubs_epi16(codes, left_weights));
         right[r] = _mm256_add_epi16(right[r], _mm256_maddubs_epi16(codes, right_weights));
         keep_in_register(left[r]);
@@ -129,7 +111,7 @@ void multiply_windows(const uint8_t* input, int64_t stride, const int8_t* panel,
       });
     };
     const auto advance = [&](int steps) QSTEP_INLINE {
-      input += steps * step_depth;
+      step += steps;
       panel += steps * step_weights;
     };
     for (int32_t s = length / 2; s > 0; --s) {
@@ -151,12 +133,14 @@ void multiply_windows(const uint8_t* input, int64_t stride, const int8_t* panel,
 
 /// Windows of `window` steps, then the excess; the int32 accumulators are in registers.
 template <int rows, int window>
-void multiply_constant_windows(const uint8_t* input, int64_t stride, const int8_t* panel, int64_t steps,
+void multiply_constant_windows(const TileInput<uint8_t>& input, const int8_t* panel, int64_t steps,
                                const Int16Windows& plan, const int32_t* bias, int32_t* tile) {
   const __m256i ones = _mm256_set1_epi16(1);
+  const uint8_t* row[rows];
   __m256i left[rows];
   __m256i right[rows];
   unroll<rows>([&](auto r) QSTEP_INLINE {
+    row[r] = input.row[r];
     left[r] = load(bias);
     right[r] = load(bias + half_columns);
   });
@@ -168,15 +152,15 @@ void multiply_constant_windows(const uint8_t* input, int64_t stride, const int8_
   if constexpr (window > 1) {
     for (; s + window <= steps; s += window) {
       unroll<rows>([&](auto r) QSTEP_INLINE {
-        const uint8_t* row = input + r * stride + s * step_depth;
+        const uint8_t* run = row[r] + input.steps[s];  // a window lies within a run of the depth
         const int8_t* weights = panel + s * step_weights;
-        __m256i codes = broadcast_4_bytes(row);
+        __m256i codes = broadcast_4_bytes(run);
         __m256i left_sum = _mm256_maddubs_epi16(codes, load(weights));
         __m256i right_sum = _mm256_maddubs_epi16(codes, load(weights + half_weights));
         unroll<window - 1>([&](auto i) QSTEP_INLINE {
-          row += step_depth;
+          run += step_depth;
           weights += step_weights;
-          codes = broadcast_4_bytes(row);
+          codes = broadcast_4_bytes(run);
           left_sum = _mm256_add_epi16(left_sum, _mm256_maddubs_epi16(codes, load(weights)));
           right_sum = _mm256_add_epi16(right_sum, _mm256_maddubs_epi16(codes, load(weights + half_weights)));
           keep_in_register(left_sum);
@@ -192,7 +176,7 @@ void multiply_constant_windows(const uint8_t* input, int64_t stride, const int8_
     const __m256i left_weights = load(panel + s * step_weights);
     const __m256i right_weights = load(panel + s * step_weights + half_weights);
     unroll<rows>([&](auto r) QSTEP_INLINE {
-      const __m256i codes = broadcast_4_bytes(input + r * stride + s * step_depth);
+      const __m256i codes = broadcast_4_bytes(row[r] + input.steps[s]);
       widen(left[r], _mm256_maddubs_epi16(codes, left_weights));
       widen(right[r], _mm256_maddubs_epi16(codes, right_weights));
     });
@@ -201,7 +185,7 @@ void multiply_constant_windows(const uint8_t* input, int64_t stride, const int8_
     for (const ExcessStep& e : excess) {
       const __m256i weights = load(e.weights);
       unroll<rows>([&](auto r) QSTEP_INLINE {
-        widen(sums[r], _mm256_maddubs_epi16(broadcast_4_bytes(input + r * stride + e.step * step_depth), weights));
+        widen(sums[r], _mm256_maddubs_epi16(broadcast_4_bytes(row[r] + input.steps[e.step]), weights));
       });
     }
   };
@@ -234,11 +218,9 @@ QSTEP_INLINE inline void with_constant_rows(int rows, Body body) {
 
 }  // namespace
 
-void Madd16::multiply(int64_t panel, int rows, const int16_t* input, int64_t stride, const int32_t* bias,
-                      int32_t* tile) const {
+void Madd16::multiply(int64_t panel, int, const TileInput<int16_t>& input, const int32_t* bias, int32_t* tile) const {
   const int16_t* weights = weights_.data() + panel * steps_ * tile_columns * depth_step;
-  with_constant_rows(rows,
-                     [&](auto r) QSTEP_INLINE { multiply_madd16<r>(input, stride, weights, steps_, bias, tile); });
+  with_constant_rows(input.rows, [&](auto r) QSTEP_INLINE { multiply_madd16<r>(input, weights, steps_, bias, tile); });
 }
 
 void Madd16::stage(const uint8_t* input, int64_t count, int16_t* output) {
@@ -251,17 +233,17 @@ void Madd16::stage(const uint8_t* input, int64_t count, int16_t* output) {
   for (; i < count; ++i) output[i] = input[i];
 }
 
-void Maddubs16::multiply(int64_t panel, int rows, const uint8_t* input, int64_t stride, const int32_t* bias,
+void Maddubs16::multiply(int64_t panel, int, const TileInput<uint8_t>& input, const int32_t* bias,
                          int32_t* tile) const {
   const int8_t* weights = weights_.data() + panel * steps_ * step_weights;
   const Int16Windows& plan = plans_[static_cast<size_t>(panel)];
-  with_constant_rows(rows, [&](auto r) QSTEP_INLINE {
+  with_constant_rows(input.rows, [&](auto r) QSTEP_INLINE {
     const auto multiply = [&](auto window) QSTEP_INLINE {
-      multiply_constant_windows<r, window>(input, stride, weights, steps_, plan, bias, tile);
+      multiply_constant_windows<r, window>(input, weights, steps_, plan, bias, tile);
     };
     switch (plan.window) {
       case 0:
-        return multiply_windows<r>(input, stride, weights, plan.lengths, bias, tile);
+        return multiply_windows<r>(input, weights, plan.lengths, bias, tile);
       case 1:
         return multiply(std::integral_constant<int, 1>{});
       case 2:

@@ -5,9 +5,8 @@
 #include <vector>
 
 #include "qstep/kernels/aligned_vector.h"
-#include "qstep/kernels/epilogue/epilogue.h"
-#include "qstep/kernels/gemm/gemm.h"
 #include "qstep/kernels/gemm/int16_windows.h"
+#include "qstep/kernels/gemm/panel_gemm.h"
 
 namespace qstep::kernels::avx2 {
 
@@ -16,15 +15,16 @@ class Madd16 {
  public:
   using Code = int16_t;
   static constexpr int tile_rows = 6;
+  static constexpr int tile_panels(int) { return 1; }
   static constexpr int depth_step = 2;
+  static constexpr int depth_run = depth_step;
 
   static bool supports(const GemmProblem&) { return true; }
 
   Madd16(const GemmProblem& problem, int64_t groups);
   size_t bytes() const { return weights_.size() * sizeof(int16_t); }
 
-  void multiply(int64_t panel, int rows, const int16_t* input, int64_t stride, const int32_t* bias,
-                int32_t* tile) const;
+  void multiply(int64_t panel, int panels, const TileInput<int16_t>& input, const int32_t* bias, int32_t* tile) const;
   static void stage(const uint8_t* input, int64_t count, int16_t* output);
   static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
     epilogue.store_avx2(tile, output);
@@ -43,7 +43,9 @@ class Maddubs16 {
  public:
   using Code = uint8_t;
   static constexpr int tile_rows = 6;
+  static constexpr int tile_panels(int) { return 1; }
   static constexpr int depth_step = step_depth;
+  static constexpr int depth_run = 8 * step_depth;  // of the longest window of constant length
 
   /// True where weights fit int8 and sums in int16 beat Madd16.
   static bool supports(const GemmProblem& problem);
@@ -51,8 +53,7 @@ class Maddubs16 {
   Maddubs16(const GemmProblem& problem, int64_t groups);
   size_t bytes() const;
 
-  void multiply(int64_t panel, int rows, const uint8_t* input, int64_t stride, const int32_t* bias,
-                int32_t* tile) const;
+  void multiply(int64_t panel, int panels, const TileInput<uint8_t>& input, const int32_t* bias, int32_t* tile) const;
   static void stage(const uint8_t* input, int64_t count, uint8_t* output);
   static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
     epilogue.store_avx2(tile, output);

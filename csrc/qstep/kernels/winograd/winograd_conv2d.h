@@ -49,7 +49,7 @@ class WinogradConv2d final : public PackedConv2d {
   }
 
   size_t packed_bytes() const override {
-    return gemm_.bytes() + (starts_.size() + bias_.size()) * sizeof(int32_t) + zero_pixel_.size();
+    return gemm_.bytes() + (steps_.size() + starts_.size() + bias_.size()) * sizeof(int32_t) + zero_pixel_.size();
   }
 
   void run(const Conv2dArguments& arguments, Range items, std::byte* scratch) const override {
@@ -77,10 +77,12 @@ class WinogradConv2d final : public PackedConv2d {
         panels_(ceil_divide(out_channels_, tile_columns)),
         data_offset_(Transform::data_offset(problem.quant_max)),
         gemm_(as_gemm(problem, weights, Transform::data_max(problem.quant_max)), 1),
+        steps_(static_cast<size_t>(ceil_divide(in_channels_, Gemm::depth_step))),
         starts_(static_cast<size_t>(panels_ * positions * tile_columns)),
         bias_(static_cast<size_t>(panels_ * tile_columns), 0),
         zero_pixel_(static_cast<size_t>(in_channels_), static_cast<uint8_t>(problem.zero_code)),
         epilogue_(problem.requantization, out_channels_, accumulator_bound(kernels::as_gemm(problem))) {
+    StagedRows<Gemm>::set_steps(in_channels_, steps_.data());
     for (size_t column = 0; column < starts_.size(); ++column) {
       const bool is_centre = column / tile_columns % positions == centre;
       const auto first = weights.begin() + static_cast<int64_t>(column) * in_channels_;
@@ -172,7 +174,9 @@ class WinogradConv2d final : public PackedConv2d {
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t row = count * t / tiles;
       const int rows = static_cast<int>(count * (t + 1) / tiles - row);
-      gemm_.multiply(panel, rows, data + row * patch_stride(), patch_stride(), start, sums + row * tile_columns);
+      const Code* patches[Gemm::tile_rows];
+      for (int r = 0; r < rows; ++r) patches[r] = data + (row + r) * patch_stride();
+      gemm_.multiply(panel, 1, {rows, patches, steps_.data()}, start, sums + row * tile_columns);
     }
   }
 
@@ -226,6 +230,7 @@ class WinogradConv2d final : public PackedConv2d {
   int64_t panels_;
   int32_t data_offset_;
   Gemm gemm_;
+  std::vector<int32_t> steps_;
   AlignedVector<int32_t> starts_;  // what removes data_offset from the sums; [panels][positions][tile_columns]
   AlignedVector<int32_t> bias_;    // folded, times 4; [panels][tile_columns]
   AlignedVector<uint8_t> zero_pixel_;

@@ -1,0 +1,245 @@
+#pragma once
+// The rows of a convolution as a matrix product: row m is the window of output pixel m, [kernel_h][kernel_w][channels of
+// the group]. Of the three ways to make them readable the cheapest that the layer allows is taken:
+//
+//   in place   A 1x1 window without padding is a pixel: its codes are read where they lie, at any stride.
+//   band       The part of the image under a block of output pixels is copied once, padding written out. A window's taps
+//              lie at the same distances from its first one everywhere in the band, so all windows share one array of
+//              steps (panel_gemm.h) and overlap instead of being copied tap by tap.
+//   staged     Each window is copied: where a step of the arithmetic would straddle two taps, or a band would be larger.
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "qstep/kernels/conv2d/conv2d.h"
+#include "qstep/kernels/gemm/panel_gemm.h"
+
+namespace qstep::kernels {
+
+/// What gathering needs to know of a convolution.
+struct ConvolutionGeometry {
+  core::Window window;
+  int64_t group_channels = 0;  ///< in_channels / groups
+  uint8_t zero_code = 0;
+
+  int64_t depth() const { return int64_t{window.kernel[0]} * window.kernel[1] * group_channels; }
+  /// Codes of a window that lie next to each other in a dense image.
+  int64_t run() const { return (window.dilation[1] == 1 ? window.kernel[1] : 1) * group_channels; }
+  /// Rows or columns of the image from a window's first tap to its last.
+  int64_t extent(int d) const { return int64_t{window.kernel[d] - 1} * window.dilation[d] + 1; }
+  bool is_unpadded_pixel() const {
+    return depth() == group_channels && std::ranges::all_of(window.padding, [](int32_t p) { return p == 0; });
+  }
+};
+
+/// Which part of the image is copied for how many output pixels.
+class BandShape {
+ public:
+  BandShape(const ConvolutionGeometry& geometry, const ImageLayout& output, int64_t code_bytes, int64_t tile_rows)
+      : geometry_(geometry), output_(output) {
+    const auto fits = [&](int64_t pixels) { return codes(pixels) * code_bytes <= block_bytes; };
+    along_row_ = output.width >= max_block_rows || !fits(tile_rows);
+    const int64_t most = std::min(max_block_rows, along_row_ ? output.width : output.pixels());
+    pixels_ = ceil_divide(std::max<int64_t>(most, 1), tile_rows) * tile_rows;
+    while (pixels_ > max_block_rows || (pixels_ > tile_rows && !fits(pixels_))) pixels_ -= tile_rows;
+  }
+
+  /// Of a block. Where whole rows of the image would be too much, a block ends with its row of pixels.
+  int64_t pixels() const { return pixels_; }
+  bool is_along_row() const { return along_row_; }
+
+  /// Columns of the image; the first one holds the first tap of a block's (or of any row's) first pixel.
+  int64_t width() const { return width(pixels_); }
+  int64_t codes() const { return codes(pixels_); }
+
+ private:
+  int64_t width(int64_t pixels) const {
+    return ((along_row_ ? pixels : output_.width) - 1) * geometry_.window.stride[1] + geometry_.extent(1);
+  }
+
+  int64_t codes(int64_t pixels) const { return height(pixels) * width(pixels) * geometry_.group_channels; }
+
+  /// Rows of images, wherever the block begins.
+  int64_t height(int64_t pixels) const {
+    if (along_row_) return geometry_.extent(0);
+    const auto spanned = [&](int64_t length) { return (pixels + length - 2) / std::max<int64_t>(length, 1) + 1; };
+    const int64_t images = std::min(spanned(output_.height * output_.width), output_.batch);
+    const int64_t rows = std::min(spanned(output_.width), output_.batch * output_.height);
+    const int64_t stride = geometry_.window.stride[0];
+    return rows * stride + images * std::max<int64_t>(geometry_.extent(0) - stride, 0);
+  }
+
+  const ConvolutionGeometry& geometry_;
+  const ImageLayout& output_;
+  bool along_row_ = false;
+  int64_t pixels_ = 0;
+};
+
+template <class Arithmetic>
+class WindowRows {
+ public:
+  using Code = typename Arithmetic::Code;
+
+  WindowRows(const ConvolutionGeometry& geometry, const Conv2dArguments& arguments, std::byte* scratch)
+      : geometry_(geometry),
+        input_(arguments.input_layout),
+        output_(arguments.output_layout),
+        codes_(arguments.input),
+        band_(shape(geometry, output_)),
+        reading_(reading(geometry, band_)),
+        scratch_(scratch, geometry.depth()) {
+    if (reading_ == Reading::band) {
+      set_band_steps();
+    } else {
+      StagedRows<Arithmetic>::set_steps(geometry.depth(), scratch_.steps());
+    }
+  }
+
+  static size_t scratch_bytes(const ConvolutionGeometry& geometry, const ImageLayout& output) {
+    const BandShape band = shape(geometry, output);
+    switch (reading(geometry, band)) {
+      case Reading::in_place:
+        return RowScratch<Arithmetic>::bytes(geometry.depth(), 0);
+      case Reading::band:
+        return RowScratch<Arithmetic>::bytes(geometry.depth(), band.codes());
+      case Reading::staged:
+        break;
+    }
+    return RowScratch<Arithmetic>::bytes(geometry.depth(), StagedRows<Arithmetic>::codes(geometry.depth()));
+  }
+
+  int64_t count() const { return output_.pixels(); }
+  const int32_t* steps() const { return scratch_.steps(); }
+
+  int64_t block_end(int64_t first, int64_t limit) const {
+    if (reading_ != Reading::band)
+      return std::min(limit, first + StagedRows<Arithmetic>::block_rows(geometry_.depth()));
+    const int64_t end = std::min(limit, first + band_.pixels());
+    return band_.is_along_row() ? std::min(end, (first / output_.width + 1) * output_.width) : end;
+  }
+
+  void gather(int64_t first, int count, int64_t group, const Code** pointers) const {
+    const uint8_t* image = codes_ + group * geometry_.group_channels;
+    if (reading_ == Reading::band) return copy_band(first, count, image, pointers);
+    PixelCursor at(output_, first);
+    for (int r = 0; r < count; ++r, at.advance(output_)) {
+      if constexpr (std::is_same_v<Code, uint8_t>) {
+        if (reading_ == Reading::in_place) {
+          pointers[r] = image + input_.offset(at.image, at.row * geometry_.window.stride[0],
+                                              at.column * geometry_.window.stride[1]);
+          continue;
+        }
+      }
+      Code* row = scratch_.codes() + r * StagedRows<Arithmetic>::stride(geometry_.depth());
+      copy_window(at, image, row);
+      StagedRows<Arithmetic>::clear_tail(row, geometry_.depth());
+      pointers[r] = row;
+    }
+  }
+
+  void output_offsets(int64_t first, int count, int64_t* offsets) const {
+    PixelCursor at(output_, first);
+    for (int r = 0; r < count; ++r, at.advance(output_)) offsets[r] = output_.offset(at.image, at.row, at.column);
+  }
+
+ private:
+  enum class Reading { in_place, band, staged };
+
+  static BandShape shape(const ConvolutionGeometry& geometry, const ImageLayout& output) {
+    return BandShape(geometry, output, sizeof(Code), Arithmetic::tile_rows);
+  }
+
+  static Reading reading(const ConvolutionGeometry& geometry, const BandShape& band) {
+    if (std::is_same_v<Code, uint8_t> && geometry.is_unpadded_pixel() &&
+        geometry.depth() % Arithmetic::depth_step == 0) {
+      return Reading::in_place;
+    }
+    const bool is_smaller = band.codes() <= band.pixels() * geometry.depth();
+    return is_smaller && geometry.run() % Arithmetic::depth_run == 0 ? Reading::band : Reading::staged;
+  }
+
+  void set_band_steps() const {
+    const core::Window& window = geometry_.window;
+    int32_t* steps = scratch_.steps();
+    for (int64_t i = 0; i < window.kernel[0]; ++i) {
+      const int64_t row = i * window.dilation[0] * band_.width() * geometry_.group_channels;
+      for (int64_t k = 0; k < window.kernel[1] * geometry_.group_channels; k += Arithmetic::depth_step) {
+        const int64_t run = k / geometry_.run() * window.dilation[1] * geometry_.group_channels;
+        *steps++ = static_cast<int32_t>(row + run + k % geometry_.run());
+      }
+    }
+  }
+
+  /// Image by image, the rows under the block's output rows, one below the other.
+  void copy_band(int64_t first, int count, const uint8_t* codes, const Code** pointers) const {
+    const core::Window& window = geometry_.window;
+    const int64_t pitch = band_.width() * geometry_.group_channels;
+    PixelCursor at(output_, first);
+    const int64_t first_column = band_.is_along_row() ? at.column * window.stride[1] : 0;
+    const int64_t columns = band_.is_along_row() ? (count - 1) * window.stride[1] + geometry_.extent(1) : band_.width();
+    Code* band = scratch_.codes();
+    for (int r = 0; r < count;) {
+      const int64_t image = at.image;
+      const int64_t top = at.row * window.stride[0];
+      int64_t bottom = top;
+      for (; r < count && at.image == image; ++r, at.advance(output_)) {
+        const int64_t row = at.row * window.stride[0];
+        pointers[r] =
+            band + (row - top) * pitch + (at.column * window.stride[1] - first_column) * geometry_.group_channels;
+        bottom = row + geometry_.extent(0);
+      }
+      for (int64_t row = top; row < bottom; ++row, band += pitch) {
+        copy_taps(codes, image, row - window.padding[0], first_column - window.padding[1], columns, 1, band);
+      }
+    }
+  }
+
+  void copy_window(const PixelCursor& at, const uint8_t* codes, Code* output) const {
+    const core::Window& window = geometry_.window;
+    const int64_t y = at.row * window.stride[0] - window.padding[0];
+    const int64_t x = at.column * window.stride[1] - window.padding[1];
+    for (int64_t i = 0; i < window.kernel[0]; ++i) {
+      copy_taps(codes, at.image, y + i * window.dilation[0], x, window.kernel[1], window.dilation[1], output);
+      output += window.kernel[1] * geometry_.group_channels;
+    }
+  }
+
+  /// `count` taps of image row y, from column x on, of which any may be outside. Neighbouring pixels are copied as one run.
+  void copy_taps(const uint8_t* codes, int64_t image, int64_t y, int64_t x, int64_t count, int64_t dilation,
+                 Code* output) const {
+    const int64_t channels = geometry_.group_channels;
+    if (y < 0 || y >= input_.height) {
+      std::fill_n(output, count * channels, geometry_.zero_code);
+      return;
+    }
+    const uint8_t* row = codes + input_.offset(image, y, 0);
+    if (dilation == 1 && input_.pixel_stride == channels) {
+      const int64_t begin = std::clamp<int64_t>(-x, 0, count);
+      const int64_t end = std::clamp<int64_t>(input_.width - x, begin, count);
+      std::fill_n(output, begin * channels, geometry_.zero_code);
+      if (begin < end) {
+        Arithmetic::stage(row + (x + begin) * channels, (end - begin) * channels, output + begin * channels);
+      }
+      std::fill_n(output + end * channels, (count - end) * channels, geometry_.zero_code);
+      return;
+    }
+    for (int64_t j = 0; j < count; ++j, x += dilation, output += channels) {
+      if (x < 0 || x >= input_.width) {
+        std::fill_n(output, channels, geometry_.zero_code);
+      } else {
+        Arithmetic::stage(row + x * input_.pixel_stride, channels, output);
+      }
+    }
+  }
+
+  const ConvolutionGeometry& geometry_;
+  const ImageLayout& input_;
+  const ImageLayout& output_;
+  const uint8_t* codes_;
+  BandShape band_;
+  Reading reading_;
+  RowScratch<Arithmetic> scratch_;
+};
+
+}  // namespace qstep::kernels
