@@ -371,6 +371,7 @@ class Saturating {
   static constexpr int tile_rows = 6;
   static constexpr int tile_panels(int) { return 1; }
   static constexpr int depth_step = 4;
+  static constexpr int depth_run = depth_step;
 
   Saturating(const GemmProblem& problem, int64_t)
       : depth_(problem.depth), columns_(problem.columns), weights_(problem.weights.begin(), problem.weights.end()) {}

@@ -5,6 +5,8 @@
 #include "qstep/kernels/depthwise/x86_avx2.h"
 #include "qstep/kernels/depthwise/x86_avx512.h"
 #include "qstep/kernels/gemm/x86_avx2.h"
+#include "qstep/kernels/gemm/x86_avx512vnni.h"
+#include "qstep/kernels/gemm/x86_avxvnni.h"
 #include "qstep/kernels/kernel_table.h"
 #include "qstep/kernels/weight_factor.h"
 #include "qstep/kernels/winograd/winograd_conv2d.h"
@@ -24,6 +26,12 @@ constexpr Conv2dKernel table[] = {
      pack_band_depthwise<avx2::DepthwiseMaddubs16>},
     {"depthwise_avx2_madd16", Isa::avx2, supports_band_depthwise<avx2::DepthwiseMadd16>,
      pack_band_depthwise<avx2::DepthwiseMadd16>},
+    {"conv2d_avx512vnni_dpbusd", Isa::avx512vnni, supports_panel_conv2d<avx512vnni::Dpbusd>,
+     pack_panel_conv2d<avx512vnni::Dpbusd>},
+    {"conv2d_avx512vnni_dpwssd", Isa::avx512vnni, supports_panel_conv2d<avx512vnni::Dpwssd>,
+     pack_panel_conv2d<avx512vnni::Dpwssd>},
+    {"conv2d_avxvnni_dpbusd", Isa::avxvnni, supports_panel_conv2d<avxvnni::Dpbusd>, pack_panel_conv2d<avxvnni::Dpbusd>},
+    {"conv2d_avxvnni_dpwssd", Isa::avxvnni, supports_panel_conv2d<avxvnni::Dpwssd>, pack_panel_conv2d<avxvnni::Dpwssd>},
     {"winograd_avx2_maddubs16", Isa::avx2, winograd::supports_winograd_conv2d<winograd::avx2::Bytes>,
      winograd::pack_winograd_conv2d<winograd::avx2::Bytes>},
     {"conv2d_avx2_maddubs16", Isa::avx2, supports_panel_conv2d<avx2::Maddubs16>, pack_panel_conv2d<avx2::Maddubs16>},

@@ -2,6 +2,8 @@
 #include "qstep/kernels/gemm/panel_gemm.h"
 #include "qstep/kernels/gemm/reference.h"
 #include "qstep/kernels/gemm/x86_avx2.h"
+#include "qstep/kernels/gemm/x86_avx512vnni.h"
+#include "qstep/kernels/gemm/x86_avxvnni.h"
 #include "qstep/kernels/kernel_table.h"
 #include "qstep/kernels/weight_factor.h"
 
@@ -13,6 +15,10 @@ bool shifts(const GemmProblem& problem) { return are_powers_of_two(problem.weigh
 
 constexpr GemmKernel table[] = {
 #if defined(__x86_64__)
+    {"gemm_avx512vnni_dpbusd", Isa::avx512vnni, avx512vnni::Dpbusd::supports, pack_panel_gemm<avx512vnni::Dpbusd>},
+    {"gemm_avx512vnni_dpwssd", Isa::avx512vnni, avx512vnni::Dpwssd::supports, pack_panel_gemm<avx512vnni::Dpwssd>},
+    {"gemm_avxvnni_dpbusd", Isa::avxvnni, avxvnni::Dpbusd::supports, pack_panel_gemm<avxvnni::Dpbusd>},
+    {"gemm_avxvnni_dpwssd", Isa::avxvnni, avxvnni::Dpwssd::supports, pack_panel_gemm<avxvnni::Dpwssd>},
     {"gemm_avx2_maddubs16", Isa::avx2, avx2::Maddubs16::supports, pack_panel_gemm<avx2::Maddubs16>},
     {"gemm_avx2_madd16", Isa::avx2, avx2::Madd16::supports, pack_panel_gemm<avx2::Madd16>},
 #endif

@@ -1,0 +1,27 @@
+#pragma once
+// AVX-512 VNNI: a panel is one vector of accumulators.
+#include <cstdint>
+
+#include "qstep/kernels/gemm/x86_vnni.h"
+
+namespace qstep::kernels::avx512vnni {
+
+struct Tiles {
+  /// 28 or 24 accumulators, one vector of each panel's weights and one of codes: 31 or 29 of 32 registers. Fourteen divides the
+  /// images of most networks, 7 times a power of two.
+  static constexpr int tile_rows = 14;
+  static constexpr int tile_panels(int rows) { return rows <= 6 ? 4 : 2; }
+
+  static void multiply(const TileInput<uint8_t>& input, int panels, const int8_t* weights, int64_t steps,
+                       const int32_t* bias, int32_t* tile);
+  static void multiply(const TileInput<int16_t>& input, int panels, const int16_t* weights, int64_t steps,
+                       const int32_t* bias, int32_t* tile);
+  static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
+    epilogue.store_avx2(tile, output);
+  }
+};
+
+using Dpbusd = vnni::DotProduct<Tiles, uint8_t, int8_t>;
+using Dpwssd = vnni::DotProduct<Tiles, int16_t, int16_t>;
+
+}  // namespace qstep::kernels::avx512vnni
