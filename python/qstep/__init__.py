@@ -12,6 +12,7 @@ from .operations import UnsupportedError
 from .parameter_groups import parameter_groups
 from .post_training import quantize_post_training
 from .prepare import prepare
+from .profile import LayerProfile, Profile
 from .summary import Summary, summary
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "Error",
     "IntegerNetwork",
     "LayerComparison",
+    "LayerProfile",
+    "Profile",
     "QConfig",
     "Scheme",
     "Summary",

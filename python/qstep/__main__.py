@@ -1,4 +1,4 @@
-"""Command line: ``python -m qstep inspect|run|compare FILE``."""
+"""Command line: ``python -m qstep inspect|run|bench|compare FILE``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _EXAMPLES = """\
 examples:
   python -m qstep inspect net.safetensors               layers, bit widths, scales, sizes, kernels
   python -m qstep run net.safetensors --input x.npy     run on a float32 array, print or save the result
+  python -m qstep bench net.safetensors --threads 1     time, kernel and fraction of the CPU's peak, layer by layer
   python -m qstep compare net.safetensors --isa avx2    codes of one instruction set against the reference, layer by layer
   python -m qstep compare a.safetensors b.safetensors   codes of two networks on one input
 """
@@ -31,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", action="version", version=f"qstep {__version__}, kernels: {', '.join(available_isas())}"
     )
-    commands = parser.add_subparsers(dest="command", metavar="inspect|run|compare")
+    commands = parser.add_subparsers(dest="command", metavar="inspect|run|bench|compare")
 
     inspect = commands.add_parser("inspect", help="print what each layer is")
     inspect.add_argument("file", metavar="FILE", help="checkpoint")
@@ -41,17 +42,23 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--output", metavar="NPY", help="where to write the result; default: print its shape and start")
     run.add_argument("--repeat", type=int, default=1, metavar="N", help="runs to time (default 1)")
 
+    bench = commands.add_parser("bench", help="time every layer")
+    bench.add_argument("file", metavar="FILE", help="checkpoint")
+    bench.add_argument("--repeat", type=int, default=20, metavar="N", help="runs to take medians of (default 20)")
+    bench.add_argument("--batch", type=int, metavar="N", help="batch size of the random numbers (default: as converted)")
+    bench.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
     compare = commands.add_parser("compare", help="count differing codes, layer by layer")
     compare.add_argument("file", metavar="FILE", help="checkpoint")
     compare.add_argument(
         "other", metavar="OTHER", nargs="?", help="second checkpoint; default: FILE on the reference kernels"
     )
 
-    for command in (run, compare):
+    for command in (run, bench, compare):
         command.add_argument(
             "--input", metavar="NPY", help="float32 array in numpy's format; default: random numbers (seed 0)"
         )
-    for command in (inspect, run, compare):
+    for command in (inspect, run, bench, compare):
         command.add_argument(
             "--isa", choices=list(available_isas()), help="instruction set (default: the best this CPU has)"
         )
@@ -59,18 +66,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _input(net: IntegerNetwork, path: str | None) -> torch.Tensor:
+def _inputs(net: IntegerNetwork, path: str | None, batch: int | None = None) -> list[torch.Tensor]:
     if path is not None:
-        return torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32, copy=False))
-    return torch.randn(net.input_shapes[0], generator=torch.Generator().manual_seed(0))
+        return [torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32, copy=False))]
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(shape if batch is None else (batch, *shape[1:]), generator=generator) for shape in net.input_shapes
+    ]
+
+
+def _inspect(net: IntegerNetwork, arguments: argparse.Namespace) -> int:
+    print(summary(net))
+    return 0
 
 
 def _run(net: IntegerNetwork, arguments: argparse.Namespace) -> int:
-    x = _input(net, arguments.input)
+    inputs = _inputs(net, arguments.input)
     times = []
     for _ in range(max(1, arguments.repeat)):
         start = time.perf_counter()
-        y = net(x)
+        y = net(*inputs)
         times.append(time.perf_counter() - start)
     outputs = y if isinstance(y, tuple) else (y,)
     for output in outputs:
@@ -85,12 +100,18 @@ def _run(net: IntegerNetwork, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _bench(net: IntegerNetwork, arguments: argparse.Namespace) -> int:
+    profile = net.profile(*_inputs(net, arguments.input, arguments.batch), repeats=arguments.repeat)
+    print(profile.to_json() if arguments.json else profile)
+    return 0
+
+
 def _compare(net: IntegerNetwork, arguments: argparse.Namespace) -> int:
     from .compare import Comparison, compare_codes
 
     other = load(arguments.other) if arguments.other else net.with_options(isa="reference")
-    x = _input(net, arguments.input)
-    ours, theirs = net.capture(x), other.capture(x)
+    inputs = _inputs(net, arguments.input)
+    ours, theirs = net.capture(*inputs), other.capture(*inputs)
     missing = sorted(set(ours) ^ set(theirs))
     if missing:
         raise Error(f"compare: only one of the networks has the layer '{missing[0]}'")
@@ -107,10 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         net = load(arguments.file, isa=arguments.isa, num_threads=arguments.threads)
-        if arguments.command == "inspect":
-            print(summary(net))
-            return 0
-        return _run(net, arguments) if arguments.command == "run" else _compare(net, arguments)
+        return {"inspect": _inspect, "run": _run, "bench": _bench, "compare": _compare}[arguments.command](net, arguments)
     except (Error, OSError, ValueError) as error:
         print(f"qstep: {error}", file=sys.stderr)
         return 2

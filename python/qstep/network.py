@@ -11,6 +11,18 @@ import torch
 from torch import Tensor
 
 from . import _C
+from .profile import LayerProfile, Profile
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Bytes that a network and a run of it take. Runs at the same time (in several threads) have an arena each."""
+
+    arena: int  #: of one run: for activations and scratch together
+    activations: int  #: the most that are alive at once
+    scratch: int  #: the most that one step needs, of all its threads
+    weights: int  #: as the kernels want them
+    codes: int  #: of the weights in the graph, which saving needs: two for each, of no use to a run
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,43 @@ class IntegerNetwork:
     def run_layer(self, name: str, *inputs: np.ndarray) -> np.ndarray:
         """Runs one layer on codes of its inputs (on float32 values, where that is what it takes)."""
         return self._engine.run_node(name, [np.ascontiguousarray(x) for x in inputs])
+
+    def profile(self, *inputs: Tensor, repeats: int = 20) -> Profile:
+        """Times every layer.
+
+        Args:
+            inputs: as for a call.
+            repeats: runs, of which medians are taken; one more before them is not counted.
+        """
+        measured = self._engine.profile([_array(x) for x in inputs], repeats)
+        total = sum(node["seconds"] for node in measured["nodes"])
+        layers = [
+            LayerProfile(
+                name=node["name"],
+                kind=node["kind"],
+                kernel=node["kernel"],
+                shape=node["shape"],
+                milliseconds=1e3 * node["seconds"],
+                share=node["seconds"] / total,
+                products=node["products"],
+                gops=(gops := 2e-9 * node["products"] / node["seconds"] if node["products"] else 0.0),
+                peak_fraction=0.5e9 * gops / measured["peak"],
+            )
+            for node in measured["nodes"]
+        ]
+        return Profile(
+            layers=layers,
+            milliseconds=1e3 * measured["seconds"],
+            fastest=1e3 * measured["fastest"],
+            repeats=repeats,
+            isa=self.isa,
+            num_threads=self.num_threads,
+            peak_gops=2e-9 * measured["peak"],
+        )
+
+    def memory(self, *input_shapes: Sequence[int]) -> MemoryUse:
+        """What a run with inputs of these shapes takes; default: those seen when the network was converted."""
+        return MemoryUse(**self._engine.memory(input_shapes or self.input_shapes))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the checkpoint (``docs/format.md``): all of it or, on an error, nothing; an older file stays whole."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import fx, nn
 
 from . import nn as qnn
+from ._text import table
 from .network import IntegerNetwork
 from .operations import is_movement
 
@@ -35,12 +36,7 @@ class Summary:
 
     def __str__(self) -> str:
         head = ["layer", "kind", "method", "weights", "bits", "scale", "shape", "bytes", "kernel"]
-        table = [head] + [[str("" if (v := getattr(row, h)) is None else v) for h in head] for row in self.rows]
-        used = [i for i in range(len(head)) if any(line[i] for line in table[1:]) or i == 0]
-        width = [max(len(line[i]) for line in table) for i in range(len(head))]
-        lines = ["  ".join(line[i].ljust(width[i]) for i in used).rstrip() for line in table]
-        lines.insert(1, "  ".join("-" * width[i] for i in used))
-        return "\n".join([*lines, self.footer])
+        return table(head, [[getattr(row, name) for name in head] for row in self.rows]) + "\n" + self.footer
 
     __repr__ = __str__
 
@@ -114,7 +110,12 @@ def _summary_of_network(net: IntegerNetwork) -> Summary:
         for n in net.nodes
     ]
     total = sum(n.weight_bytes for n in net.nodes)
-    footer = f"{len(rows)} nodes, {total:,} bytes of weights, {net.isa}, {net.num_threads} threads"
+    memory = net.memory()
+    footer = (
+        f"{len(rows)} nodes, {total:,} bytes of weights, {net.isa}, {net.num_threads} threads\n"
+        f"in memory: {memory.weights:,} bytes of weights, {memory.codes:,} of codes to save,"
+        f" {memory.arena:,} in a run ({memory.activations:,} of activations, {memory.scratch:,} of scratch)"
+    )
     return Summary(rows, footer)
 
 

@@ -11,6 +11,7 @@
 #include "qstep/core/error.h"
 #include "qstep/engine/network.h"
 #include "qstep/ir/checkpoint.h"
+#include "qstep/ir/weight.h"
 #include "qstep/ir/weight_storage.h"
 #include "qstep/kernels/isa.h"
 
@@ -20,6 +21,7 @@ namespace {
 using engine::Input;
 using engine::IntegerNetwork;
 using engine::Tensor;
+using pybind11::literals::operator""_a;
 
 // A view of a contiguous float32, uint8 or int32 array, which the caller keeps alive.
 Input input_of(const py::array& array) {
@@ -75,9 +77,7 @@ py::list nodes_of(const IntegerNetwork& net) {
   for (size_t i = 0; i < graph.nodes.size(); ++i) {
     const ir::Node& node = graph.nodes[i];
     const ir::Value& output = graph.values[static_cast<size_t>(node.output)];
-    const ir::Weight* weight = nullptr;
-    if (const auto* conv = std::get_if<ir::Conv2d>(&node.operation)) weight = &conv->weight;
-    if (const auto* linear = std::get_if<ir::Linear>(&node.operation)) weight = &linear->weight;
+    const ir::Weight* weight = ir::weight_of(node);
     py::list inputs;
     for (const ir::ValueId id : node.inputs) inputs.append(graph.values[static_cast<size_t>(id)].name);
     py::dict entry;
@@ -95,6 +95,27 @@ py::list nodes_of(const IntegerNetwork& net) {
     nodes.append(entry);
   }
   return nodes;
+}
+
+py::dict profile_of(const IntegerNetwork& net, const engine::Profile& profile) {
+  py::list nodes;
+  for (size_t i = 0; i < profile.nodes.size(); ++i) {
+    const engine::Profile::Node& node = profile.nodes[i];
+    py::dict entry;
+    entry["name"] = net.graph().nodes[i].name;
+    entry["kind"] = ir::kind_name(net.graph().nodes[i].operation);
+    entry["kernel"] = std::string(node.kernel);
+    entry["shape"] = py::tuple(py::cast(node.output_shape));
+    entry["seconds"] = node.seconds;
+    entry["products"] = node.products;
+    nodes.append(entry);
+  }
+  py::dict result;
+  result["nodes"] = nodes;
+  result["seconds"] = profile.seconds;
+  result["fastest"] = profile.fastest;
+  result["peak"] = profile.peak;
+  return result;
 }
 
 }  // namespace
@@ -123,6 +144,16 @@ void bind_network(py::module_& m) {
              return values;
            },
            py::arg("inputs"))
+      .def("profile",
+           [](const IntegerNetwork& net, const std::vector<py::array>& arrays, int repeats) {
+             const std::vector<Input> inputs = inputs_of(arrays);
+             const auto profile = [&] {
+               const py::gil_scoped_release release;
+               return net.profile(inputs, repeats);
+             };
+             return profile_of(net, profile());
+           },
+           py::arg("inputs"), py::arg("repeats"))
       .def("run_node",
            [](const IntegerNetwork& net, const std::string& name, const std::vector<py::array>& arrays) {
              return array_of(net.run_node(net.node_index(name), inputs_of(arrays)));
@@ -141,7 +172,13 @@ void bind_network(py::module_& m) {
              for (const ir::ValueId id : net.graph().inputs) shapes.push_back(net.graph().values[static_cast<size_t>(id)].shape);
              return shapes;
            })
-      .def("arena_bytes", &IntegerNetwork::arena_bytes, py::arg("input_shapes"))
+      .def("memory",
+           [](const IntegerNetwork& net, const std::vector<ir::Shape>& input_shapes) {
+             const engine::MemoryUse memory = net.memory(input_shapes);
+             return py::dict("arena"_a = memory.arena, "activations"_a = memory.activations, "scratch"_a = memory.scratch,
+                             "weights"_a = memory.weights, "codes"_a = memory.codes);
+           },
+           py::arg("input_shapes"))
       .def("graph", &IntegerNetwork::graph, py::return_value_policy::copy)
       .def("save", [](const IntegerNetwork& net, const std::filesystem::path& path) { ir::save(net.graph(), path); }, py::arg("path"))
       .def("isa", [](const IntegerNetwork& net) { return std::string(net.isa()); })

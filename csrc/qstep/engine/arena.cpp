@@ -1,6 +1,7 @@
 #include "qstep/engine/arena.h"
 
 #include <algorithm>
+#include <functional>
 #include <new>
 #include <numeric>
 #include <vector>
@@ -26,17 +27,11 @@ std::byte* allocate(int64_t bytes) {
   }
 }
 
-}  // namespace
-
-int64_t place(std::span<Lifetime> buffers) {
-  std::vector<size_t> by_size(buffers.size());
-  std::iota(by_size.begin(), by_size.end(), size_t{0});
-  std::stable_sort(by_size.begin(), by_size.end(),
-                   [&](size_t a, size_t b) { return buffers[a].bytes > buffers[b].bytes; });
-
+// Each buffer at the lowest offset that is free, one after the other. Returns the bytes needed in all.
+int64_t place_in_order(std::span<Lifetime> buffers, std::span<const size_t> order) {
   int64_t total = 0;
   std::vector<const Lifetime*> placed;  // by offset
-  for (const size_t i : by_size) {
+  for (const size_t i : order) {
     Lifetime& buffer = buffers[i];
     const int64_t bytes = aligned(buffer.bytes);
     int64_t offset = 0;
@@ -52,6 +47,41 @@ int64_t place(std::span<Lifetime> buffers) {
     placed.insert(position, &buffer);
   }
   return total;
+}
+
+}  // namespace
+
+int64_t largest_live_bytes(std::span<const Lifetime> buffers) {
+  int64_t largest = 0;
+  for (const Lifetime& now : buffers) {  // the sum grows only where a buffer begins
+    int64_t sum = 0;
+    for (const Lifetime& other : buffers) {
+      if (other.first <= now.first && now.first <= other.last) sum += aligned(other.bytes);
+    }
+    largest = std::max(largest, sum);
+  }
+  return largest;
+}
+
+int64_t place(std::span<Lifetime> buffers) {
+  const int64_t bound = largest_live_bytes(buffers);
+  std::vector<size_t> order(buffers.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::ranges::stable_sort(order, std::greater(), [&](size_t i) { return buffers[i].bytes; });
+  int64_t best = place_in_order(buffers, order);
+  std::vector<Lifetime> best_buffers(buffers.begin(), buffers.end());
+  for (int tries = 0; tries < 32 && best > bound; ++tries) {
+    // What ends last was placed too late.
+    const auto last =
+        std::ranges::max_element(order, {}, [&](size_t i) { return buffers[i].offset + aligned(buffers[i].bytes); });
+    std::rotate(order.begin(), last, last + 1);
+    const int64_t total = place_in_order(buffers, order);
+    if (total >= best) continue;
+    best = total;
+    best_buffers.assign(buffers.begin(), buffers.end());
+  }
+  std::ranges::copy(best_buffers, buffers.begin());
+  return best;
 }
 
 Arena::Arena(int64_t bytes) : bytes_(bytes), data_(allocate(bytes)) {}

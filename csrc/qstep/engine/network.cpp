@@ -10,6 +10,8 @@
 
 #include "qstep/core/error.h"
 #include "qstep/engine/plan.h"
+#include "qstep/ir/weight.h"
+#include "qstep/kernels/peak/peak.h"
 
 namespace qstep::engine {
 namespace {
@@ -35,6 +37,8 @@ struct Program {
   std::vector<size_t> nodes;
   std::vector<ValueId> inputs;
   std::vector<ValueId> outputs;
+
+  friend bool operator==(const Program&, const Program&) = default;
 };
 
 template <class T>
@@ -54,8 +58,12 @@ Tensor new_tensor(ValueKind kind, const Shape& shape) {
   return new_tensor<uint8_t>(shape);
 }
 
-OutputPointer pointer_to(Tensor& tensor) {
-  return std::visit([](auto& data) { return OutputPointer(data.data()); }, tensor.data);
+std::vector<OutputPointer> pointers_to(std::vector<Tensor>& tensors) {
+  std::vector<OutputPointer> pointers;
+  for (Tensor& tensor : tensors) {
+    pointers.push_back(std::visit([](auto& data) { return OutputPointer(data.data()); }, tensor.data));
+  }
+  return pointers;
 }
 
 std::byte* address(const OutputPointer& pointer) {
@@ -80,66 +88,74 @@ struct IntegerNetwork::State {
   ir::Graph graph;
   kernels::Isa isa;
   int num_threads;
+  ParallelFor parallel_for;
   std::vector<std::unique_ptr<NodeKernel>> kernels;  // by node; null where codes are only moved
+
+  Program whole;  // the network
 
   struct CachedPlan {
     Program program;
     std::vector<Shape> input_shapes;
     std::shared_ptr<const Plan> plan;
   };
-  std::mutex mutex;             // guards what follows
-  std::list<CachedPlan> plans;  // the last used first
-  std::vector<Arena> arenas;    // not in use
+  struct Workspace {
+    Arena arena;
+    std::vector<std::byte*> buffers;  // addresses
+  };
+  std::mutex mutex;                   // guards what follows
+  std::list<CachedPlan> plans;        // the last used first
+  std::vector<Workspace> workspaces;  // not in use
 
   const ir::Value& value(ValueId id) const { return graph.values[static_cast<size_t>(id)]; }
 
-  Program whole() const {
-    Program program{std::vector<size_t>(graph.nodes.size()), graph.inputs, graph.outputs};
-    std::iota(program.nodes.begin(), program.nodes.end(), size_t{0});
-    return program;
-  }
-
   // Made under the lock: plans are made in well under a millisecond, and two threads that want the same make it once.
-  std::shared_ptr<const Plan> plan(const Program& program, const std::vector<Shape>& input_shapes) {
+  std::shared_ptr<const Plan> plan(const Program& program, std::span<const Input> inputs) {
     const std::lock_guard lock(mutex);
     const auto found = std::find_if(plans.begin(), plans.end(), [&](const CachedPlan& cached) {
-      return cached.program.nodes == program.nodes && cached.program.inputs == program.inputs &&
-             cached.program.outputs == program.outputs && cached.input_shapes == input_shapes;
+      return cached.program == program && std::ranges::equal(cached.input_shapes, inputs, {}, {}, &Input::shape);
     });
     if (found != plans.end()) {
       plans.splice(plans.begin(), plans, found);
     } else {
-      const Request request{program.nodes, program.inputs, program.outputs, input_shapes};
+      Request request{program.nodes, program.inputs, program.outputs, {}};
+      for (size_t i = 0; i < inputs.size(); ++i) {
+        ir::element_count(inputs[i].shape, fmt::format("run: input '{}'", value(program.inputs[i]).name));
+        request.input_shapes.push_back(inputs[i].shape);
+      }
       auto made = std::make_shared<const Plan>(make_plan(graph, kernels, request, num_threads));
-      plans.push_front({program, input_shapes, std::move(made)});
+      plans.push_front({program, std::move(request.input_shapes), std::move(made)});
       if (plans.size() > plans_kept) plans.pop_back();
     }
     return plans.front().plan;
   }
 
-  // A free arena that is large enough; smaller ones are given up.
-  Arena take_arena(int64_t bytes) {
+  // With a free arena that is large enough; smaller ones are given up.
+  Workspace take_workspace(int64_t bytes) {
     {
       const std::lock_guard lock(mutex);
-      while (!arenas.empty()) {
-        Arena arena = std::move(arenas.back());
-        arenas.pop_back();
-        if (arena.bytes() >= bytes) return arena;
+      while (!workspaces.empty()) {
+        Workspace workspace = std::move(workspaces.back());
+        workspaces.pop_back();
+        if (workspace.arena.bytes() >= bytes) return workspace;
       }
     }
-    return Arena(bytes);
+    return {Arena(bytes), {}};
   }
 
-  void return_arena(Arena arena) {
+  void return_workspace(Workspace workspace) {
     const std::lock_guard lock(mutex);
-    arenas.push_back(std::move(arena));
+    workspaces.push_back(std::move(workspace));
   }
 
-  void check_input(ValueId id, const Input& input) const {
+  void check_kind(ValueId id, const Input& input) const {
     const ir::Value& v = value(id);
     require(kind_of(input.data.index()) == v.kind, "run: input '{}' must be {}, got {}", v.name, kind_text(v.kind),
             kind_text(kind_of(input.data.index())));
-    const int64_t count = ir::element_count(input.shape, fmt::format("run: input '{}'", v.name));
+  }
+
+  void check_data(ValueId id, const Input& input) const {
+    const ir::Value& v = value(id);
+    const int64_t count = ir::element_count(input.shape, v.name);
     require(count == 0 || address(input) != nullptr, "run: input '{}' has no data", v.name);
     if (v.kind != ValueKind::codes || v.grid.quant_max == 255) return;
     const uint8_t* codes = std::get<const uint8_t*>(input.data);
@@ -149,35 +165,40 @@ struct IntegerNetwork::State {
             largest);
   }
 
-  std::vector<Shape> check_inputs(const Program& program, std::span<const Input> inputs) const {
+  // The plan for inputs that it can take.
+  std::shared_ptr<const Plan> plan_for(const Program& program, std::span<const Input> inputs) {
     require(inputs.size() == program.inputs.size(), "run: expected {} inputs, got {}", program.inputs.size(),
             inputs.size());
-    std::vector<Shape> shapes;
-    for (size_t i = 0; i < inputs.size(); ++i) {
-      check_input(program.inputs[i], inputs[i]);
-      shapes.push_back(inputs[i].shape);
-    }
-    return shapes;
+    for (size_t i = 0; i < inputs.size(); ++i) check_kind(program.inputs[i], inputs[i]);
+    auto made = plan(program, inputs);
+    for (size_t i = 0; i < inputs.size(); ++i) check_data(program.inputs[i], inputs[i]);
+    return made;
   }
 
-  void run(const Plan& plan, std::span<const Input> inputs, std::span<const OutputPointer> outputs) {
-    std::vector<std::byte*> external;
-    for (const Input& input : inputs) external.push_back(address(input));
-    for (const OutputPointer& output : outputs) external.push_back(address(output));
-    Arena arena = take_arena(plan.arena_bytes);
-    run_plan(plan, graph, external, arena);
-    return_arena(std::move(arena));
+  void run(const Plan& plan, std::span<const Input> inputs, std::span<const OutputPointer> outputs,
+           std::span<double> seconds = {}) {
+    Workspace workspace = take_workspace(plan.arena_bytes);
+    workspace.buffers.clear();
+    for (const Input& input : inputs) workspace.buffers.push_back(address(input));
+    for (const OutputPointer& output : outputs) workspace.buffers.push_back(address(output));
+    for (const Lifetime& buffer : plan.arena_buffers)
+      workspace.buffers.push_back(workspace.arena.data() + buffer.offset);
+    run_plan(plan, graph, parallel_for, workspace.buffers, seconds);
+    return_workspace(std::move(workspace));
+  }
+
+  std::vector<Tensor> new_outputs(const Program& program, const Plan& plan) const {
+    std::vector<Tensor> tensors;
+    for (size_t i = 0; i < program.outputs.size(); ++i) {
+      tensors.push_back(new_tensor(value(program.outputs[i]).kind, plan.output_shapes[i]));
+    }
+    return tensors;
   }
 
   std::vector<Tensor> run(const Program& program, std::span<const Input> inputs) {
-    const auto made = plan(program, check_inputs(program, inputs));
-    std::vector<Tensor> tensors;
-    std::vector<OutputPointer> pointers;
-    for (size_t i = 0; i < program.outputs.size(); ++i) {
-      tensors.push_back(new_tensor(value(program.outputs[i]).kind, made->output_shapes[i]));
-      pointers.push_back(pointer_to(tensors.back()));
-    }
-    run(*made, inputs, pointers);
+    const auto made = plan_for(program, inputs);
+    std::vector<Tensor> tensors = new_outputs(program, *made);
+    run(*made, inputs, pointers_to(tensors));
     return tensors;
   }
 };
@@ -189,6 +210,7 @@ IntegerNetwork::IntegerNetwork(ir::Graph graph, const Options& options) : state_
   state_->graph = std::move(graph);
   state_->isa = options.isa.empty() ? kernels::current_isa() : kernels::isa_from_name(options.isa);
   state_->num_threads = options.num_threads == 0 ? threads_of_the_machine() : options.num_threads;
+  state_->parallel_for = options.parallel_for;
   for (const ir::Node& node : state_->graph.nodes) {
     const NodeContext context{state_->graph, node, state_->isa};
     try {
@@ -197,6 +219,8 @@ IntegerNetwork::IntegerNetwork(ir::Graph graph, const Options& options) : state_
       fail("IntegerNetwork: node '{}': {}", node.name, error.what());
     }
   }
+  state_->whole = {std::vector<size_t>(state_->graph.nodes.size()), state_->graph.inputs, state_->graph.outputs};
+  std::iota(state_->whole.nodes.begin(), state_->whole.nodes.end(), size_t{0});
 }
 
 IntegerNetwork::~IntegerNetwork() = default;
@@ -208,12 +232,12 @@ std::string_view IntegerNetwork::isa() const { return kernels::isa_name(state_->
 int IntegerNetwork::num_threads() const { return state_->num_threads; }
 
 std::vector<Tensor> IntegerNetwork::run(std::span<const Input> inputs) const {
-  return state_->run(state_->whole(), inputs);
+  return state_->run(state_->whole, inputs);
 }
 
 void IntegerNetwork::run(std::span<const Input> inputs, std::span<const OutputPointer> outputs) const {
-  const Program program = state_->whole();
-  const auto plan = state_->plan(program, state_->check_inputs(program, inputs));
+  const Program& program = state_->whole;
+  const auto plan = state_->plan_for(program, inputs);
   require(outputs.size() == program.outputs.size(), "run: expected {} outputs, got {}", program.outputs.size(),
           outputs.size());
   for (size_t i = 0; i < outputs.size(); ++i) {
@@ -225,7 +249,7 @@ void IntegerNetwork::run(std::span<const Input> inputs, std::span<const OutputPo
 }
 
 std::map<std::string, Tensor> IntegerNetwork::capture(std::span<const Input> inputs) const {
-  Program program = state_->whole();
+  Program program = state_->whole;
   program.outputs.clear();
   for (size_t i = 0; i < graph().values.size(); ++i) {
     if (graph().values[i].kind != ValueKind::real) program.outputs.push_back(static_cast<ValueId>(i));
@@ -252,6 +276,38 @@ Tensor IntegerNetwork::run_node(size_t node, std::span<const Input> inputs) cons
   return std::move(state_->run(program, distinct).front());
 }
 
+Profile IntegerNetwork::profile(std::span<const Input> inputs, int repeats) const {
+  require(repeats >= 1, "profile: repeats must be at least 1, got {}", repeats);
+  const auto plan = state_->plan_for(state_->whole, inputs);
+  std::vector<Tensor> outputs = state_->new_outputs(state_->whole, *plan);
+  const std::vector<OutputPointer> pointers = pointers_to(outputs);
+  std::vector<std::vector<double>> of_nodes(graph().nodes.size());  // one for each run
+  std::vector<double> of_runs;
+  std::vector<double> of_steps(plan->steps.size());
+  state_->run(*plan, inputs, pointers);
+  for (int repeat = 0; repeat < repeats; ++repeat) {
+    state_->run(*plan, inputs, pointers, of_steps);
+    for (std::vector<double>& times : of_nodes) times.push_back(0);
+    for (size_t i = 0; i < of_steps.size(); ++i) of_nodes[plan->steps[i].node].back() += of_steps[i];
+    of_runs.push_back(std::accumulate(of_steps.begin(), of_steps.end(), 0.0));
+  }
+
+  std::vector<Shape> input_shapes;
+  for (const Input& input : inputs) input_shapes.push_back(input.shape);
+  const std::vector<Shape> shapes = ir::infer_shapes(graph(), input_shapes);
+  Profile profile{.nodes = {},
+                  .seconds = median(of_runs),
+                  .fastest = std::ranges::min(of_runs),
+                  .peak = kernels::measure_peak(state_->isa) * num_threads(),
+                  .threads = num_threads()};
+  for (size_t i = 0; i < graph().nodes.size(); ++i) {
+    const ir::Node& node = graph().nodes[i];
+    const Shape& output = shapes[static_cast<size_t>(node.output)];
+    profile.nodes.push_back({kernel_name(i), median(of_nodes[i]), product_count(node, output), output});
+  }
+  return profile;
+}
+
 size_t IntegerNetwork::node_index(std::string_view name) const {
   const auto& nodes = graph().nodes;
   const auto found = std::find_if(nodes.begin(), nodes.end(), [&](const ir::Node& node) { return node.name == name; });
@@ -266,9 +322,19 @@ std::vector<Shape> IntegerNetwork::output_shapes(const std::vector<Shape>& input
   return result;
 }
 
-int64_t IntegerNetwork::arena_bytes(const std::vector<Shape>& input_shapes) const {
+MemoryUse IntegerNetwork::memory(const std::vector<Shape>& input_shapes) const {
   ir::infer_shapes(graph(), input_shapes);  // checks them
-  return state_->plan(state_->whole(), input_shapes)->arena_bytes;
+  std::vector<Input> inputs;
+  for (const Shape& shape : input_shapes) inputs.push_back({shape, {}});
+  const auto plan = state_->plan(state_->whole, inputs);
+  MemoryUse memory{.arena = plan->arena_bytes, .activations = plan->live_bytes, .scratch = plan->scratch_bytes};
+  for (size_t i = 0; i < graph().nodes.size(); ++i) {
+    memory.weights += packed_bytes(i);
+    if (const ir::Weight* weight = ir::weight_of(graph().nodes[i])) {
+      memory.codes += static_cast<int64_t>(weight->codes.size() * sizeof(weight->codes[0]));
+    }
+  }
+  return memory;
 }
 
 std::string_view IntegerNetwork::kernel_name(size_t node) const {

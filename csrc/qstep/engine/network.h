@@ -3,8 +3,8 @@
 //
 // Values of four dimensions lie in memory as NHWC, others row-major; tensors that enter and leave are contiguous in
 // their logical order ([N, C, H, W] for images). For each set of input shapes a plan is made once (shapes, kernels'
-// scratch, one arena in which buffers share memory when their lifetimes allow) and kept for the last few; running a
-// plan allocates nothing inside a layer.
+// scratch, one arena in which buffers share memory when their lifetimes allow) and kept for the last few. A run into
+// memory of the caller with a plan that exists, in an arena that an earlier run has left, allocates nothing.
 //
 // Thread safety: a network is immutable after construction. Any number of threads may call any member at once: each run
 // has an arena of its own, and the workers serve one run at a time; a run that finds them busy computes on its own
@@ -18,6 +18,8 @@
 #include <variant>
 #include <vector>
 
+#include "qstep/engine/profile.h"
+#include "qstep/engine/thread_pool.h"
 #include "qstep/ir/graph.h"
 
 namespace qstep::engine {
@@ -25,6 +27,8 @@ namespace qstep::engine {
 struct Options {
   std::string isa;      ///< name of an instruction set (kernels/isa.h); empty: the one in use
   int num_threads = 0;  ///< 0: as many as the machine runs at once
+  /// Threads of the caller (thread_pool.h), num_threads of which work on a run; empty: those of the process's own pool.
+  ParallelFor parallel_for;
 };
 
 /// A tensor of the caller: contiguous, of the kind that the value has.
@@ -43,6 +47,15 @@ struct Tensor {
 
 /// Where a result goes: memory of the caller, as large as output_shapes() says.
 using OutputPointer = std::variant<float*, uint8_t*, int32_t*>;
+
+/// Bytes that a network and a run of it take. Runs at the same time have an arena each.
+struct MemoryUse {
+  int64_t arena = 0;        ///< of one run: for activations and scratch together
+  int64_t activations = 0;  ///< the most that are alive at once
+  int64_t scratch = 0;      ///< the most that one step needs, of all its threads
+  int64_t weights = 0;      ///< as the kernels want them
+  int64_t codes = 0;        ///< of the weights in graph(), which saving needs: two for each, of no use to a run
+};
 
 class IntegerNetwork {
  public:
@@ -71,13 +84,16 @@ class IntegerNetwork {
   /// counts).
   Tensor run_node(size_t node, std::span<const Input> inputs) const;
 
+  /// Times every node in `repeats` runs, after one that is not counted. Throws as run does, and where repeats < 1.
+  Profile profile(std::span<const Input> inputs, int repeats = 20) const;
+
   /// Index of the node called `name`; throws Error where there is none.
   size_t node_index(std::string_view name) const;
 
   std::vector<ir::Shape> output_shapes(const std::vector<ir::Shape>& input_shapes) const;
 
-  /// Bytes of the arena that a run with these shapes needs: activations and scratch.
-  int64_t arena_bytes(const std::vector<ir::Shape>& input_shapes) const;
+  /// For a run with inputs of these shapes.
+  MemoryUse memory(const std::vector<ir::Shape>& input_shapes) const;
 
   /// Name of the kernel that runs a node: a row of a kernel table, or "view" or "copy" where codes are only moved (a
   /// reshape is a view unless its codes lie in another order).

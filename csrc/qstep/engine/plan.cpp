@@ -1,13 +1,13 @@
 #include "qstep/engine/plan.h"
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <optional>
 #include <utility>
 
 #include "qstep/core/error.h"
 #include "qstep/engine/copy.h"
-#include "qstep/engine/thread_pool.h"
 
 namespace qstep::engine {
 namespace {
@@ -33,16 +33,18 @@ class PlanMaker {
     select_nodes();
     infer_shapes();
     find_concats();
+    find_last_uses();
     for (size_t i = 0; i < request_.inputs.size(); ++i) {
       views_[index(request_.inputs[i])] = dense(static_cast<int32_t>(i), shape(request_.inputs[i]), Order::row_major);
     }
     for (const ValueId input : request_.inputs) deliver(input, 0);
     for (const size_t i : nodes_) {
       const Node& node = graph_.nodes[i];
-      node_ = i;
+      node_ = i;  // nodes are in the order of execution
       views_[index(node.output)] = std::visit([&](const auto& op) { return emit(node, op); }, node.operation);
       deliver(node.output, i);
     }
+    measure_memory();
     plan_.arena_bytes = place(plan_.arena_buffers);
     for (const ValueId output : request_.outputs) plan_.output_shapes.push_back(shape(output));
     return std::move(plan_);
@@ -97,6 +99,17 @@ class PlanMaker {
       plan_.arena_buffers[static_cast<size_t>(buffer - external_)].last = static_cast<int64_t>(plan_.steps.size());
   }
 
+  void measure_memory() {
+    std::vector<Lifetime> activations = plan_.arena_buffers;
+    for (const Plan::PlannedStep& planned : plan_.steps) {
+      if (planned.scratch_buffer < 0) continue;
+      Lifetime& scratch = activations[static_cast<size_t>(planned.scratch_buffer - external_)];
+      plan_.scratch_bytes = std::max(plan_.scratch_bytes, scratch.bytes);
+      scratch.bytes = 0;
+    }
+    plan_.live_bytes = largest_live_bytes(activations);
+  }
+
   // --- steps ---
 
   void add_step(Step step, std::span<const View> operands) {
@@ -146,6 +159,9 @@ class PlanMaker {
     if (const auto target = place_in_concat(node.output)) {
       if (auto step = kernel.bind(inputs, *target)) return add_node_step(std::move(*step), inputs, *target);
     }
+    if (const auto target = place_in_operand(node, kernel)) {
+      if (auto step = kernel.bind(inputs, *target)) return add_node_step(std::move(*step), inputs, *target);
+    }
     const View output = own_output(node, kernel);
     auto step = kernel.bind(inputs, output);
     if (!step) {
@@ -161,6 +177,41 @@ class PlanMaker {
     operands.push_back(output);
     add_step(std::move(step), operands);
     return output;
+  }
+
+  // --- outputs in the place of an operand ---
+
+  // The last node that reads a value or what only moves its codes.
+  void find_last_uses() {
+    last_uses_.resize(graph_.values.size(), 0);
+    for (size_t k = nodes_.size(); k-- > 0;) {
+      const size_t i = nodes_[k];
+      const size_t until = kernels_[i] ? i : std::max(i, last_uses_[index(graph_.nodes[i].output)]);
+      for (const ValueId id : graph_.nodes[i].inputs) last_uses_[index(id)] = std::max(last_uses_[index(id)], until);
+    }
+  }
+
+  // Elementwise operations may write to an operand that nobody reads any more.
+  std::optional<View> place_in_operand(const Node& node, const NodeKernel& kernel) const {
+    if (!is_bilinear() && !std::holds_alternative<ir::Lookup>(graph_.nodes[node_].operation)) return std::nullopt;
+    for (const ValueId id : node.inputs) {
+      const View& operand = view(id);
+      if (operand.buffer < external_ || operand.shape != shape(node.output) ||
+          !is_dense(operand, kernel.order(operand.shape.size())) || is_read_later(operand.buffer)) {
+        continue;
+      }
+      const bool overlaps = std::ranges::any_of(
+          node.inputs, [&](ValueId other) { return view(other).buffer == operand.buffer && view(other) != operand; });
+      if (!overlaps) return operand;
+    }
+    return std::nullopt;
+  }
+
+  bool is_read_later(int32_t buffer) const {
+    for (size_t v = 0; v < views_.size(); ++v) {
+      if (views_[v] && views_[v]->buffer == buffer && last_uses_[v] > node_) return true;
+    }
+    return false;
   }
 
   // Floats are made where the caller wants them, everything else in the arena.
@@ -289,12 +340,24 @@ class PlanMaker {
   std::vector<size_t> nodes_;
   std::vector<ir::Shape> shapes_;           // by ValueId
   std::vector<std::optional<View>> views_;  // by ValueId
+  std::vector<size_t> last_uses_;           // nodes, by ValueId
   std::map<std::pair<ValueId, Order>, View> copies_;
   std::map<ValueId, Part> parts_;
   std::map<ValueId, View> concats_;
   size_t node_ = 0;  // being planned
   Plan plan_;
 };
+
+void share_items(int64_t items, int threads, const ParallelFor& parallel_for, const Body& body) {
+  if (threads <= 1) {
+    body({0, items}, 0);
+  } else if (parallel_for) {
+    Work work(items, threads, body);
+    parallel_for(threads, [&](int worker) { work.run(worker); });
+  } else {
+    ThreadPool::shared().parallel_for(items, threads, body);
+  }
+}
 
 }  // namespace
 
@@ -303,17 +366,20 @@ Plan make_plan(const ir::Graph& graph, std::span<const std::unique_ptr<NodeKerne
   return PlanMaker(graph, kernels, request, num_threads).make();
 }
 
-void run_plan(const Plan& plan, const ir::Graph& graph, std::span<std::byte* const> external, const Arena& arena) {
-  std::vector<std::byte*> buffers(external.begin(), external.end());
-  for (const Lifetime& buffer : plan.arena_buffers) buffers.push_back(arena.data() + buffer.offset);
+void run_plan(const Plan& plan, const ir::Graph& graph, const ParallelFor& parallel_for,
+              std::span<std::byte* const> buffers, std::span<double> seconds) {
+  using Clock = std::chrono::steady_clock;
   std::atomic<bool> found_nan = false;
   const Memory memory{buffers.data(), &found_nan};
-  for (const Plan::PlannedStep& planned : plan.steps) {
+  for (size_t i = 0; i < plan.steps.size(); ++i) {
+    const Plan::PlannedStep& planned = plan.steps[i];
+    const auto start = seconds.empty() ? Clock::time_point() : Clock::now();
     std::byte* scratch = planned.scratch_buffer < 0 ? nullptr : buffers[static_cast<size_t>(planned.scratch_buffer)];
     const auto body = [&](Range items, int worker) {
       planned.step.run(memory, items, scratch + worker * planned.scratch_stride);
     };
-    ThreadPool::shared().parallel_for(planned.step.items, planned.threads, std::ref(body));
+    share_items(planned.step.items, planned.threads, parallel_for, std::ref(body));
+    if (!seconds.empty()) seconds[i] = std::chrono::duration<double>(Clock::now() - start).count();
     if (found_nan) {
       const ir::Node& node = graph.nodes[planned.node];
       fail("run: input '{}' must not hold NaN, got one where node '{}' quantizes it",

@@ -7,6 +7,7 @@
 #include "qstep/engine/arena.h"
 #include "qstep/engine/nodes/node_kernel.h"
 #include "qstep/engine/step.h"
+#include "qstep/engine/thread_pool.h"
 #include "qstep/ir/graph.h"
 
 namespace qstep::engine {
@@ -32,6 +33,8 @@ struct Plan {
   std::vector<PlannedStep> steps;
   std::vector<Lifetime> arena_buffers;
   int64_t arena_bytes = 0;
+  int64_t live_bytes = 0;     ///< largest_live_bytes of the arena's buffers without scratch
+  int64_t scratch_bytes = 0;  ///< the most that one step needs, of all its threads
   std::vector<ir::Shape> output_shapes;
 };
 
@@ -39,8 +42,11 @@ struct Plan {
 Plan make_plan(const ir::Graph& graph, std::span<const std::unique_ptr<NodeKernel>> kernels, const Request& request,
                int num_threads);
 
-/// Runs a plan. `external` are the addresses of inputs and outputs. Throws Error where a float input holds NaN.
-void run_plan(const Plan& plan, const ir::Graph& graph, std::span<std::byte* const> external, const Arena& arena);
+/// Runs a plan, on the threads of `parallel_for` or, where that is empty, of the shared pool. `buffers` are the addresses
+/// of all its buffers; `seconds`, where not empty, gets the time of each step. Throws Error where a float input holds
+/// NaN.
+void run_plan(const Plan& plan, const ir::Graph& graph, const ParallelFor& parallel_for,
+              std::span<std::byte* const> buffers, std::span<double> seconds = {});
 
 /// Bytes of one element of a value.
 inline size_t element_bytes(ir::ValueKind kind) { return kind == ir::ValueKind::codes ? 1 : 4; }

@@ -1,6 +1,9 @@
 #pragma once
-// Worker threads that sleep until there is work: they never spin, so idle workers cost nothing and busy machines stay
-// fair.
+// How a step's work items are shared between threads.
+//
+// Worker threads that sleep until there is work: outside a run they cost nothing. During a run they look for the next
+// step's work, but never for longer than some microseconds.
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -14,11 +17,35 @@ namespace qstep::engine {
 
 using kernels::Range;
 
+/// Runs some items on worker `worker`, 0 up to the number of threads.
+using Body = std::function<void(Range items, int worker)>;
+
+/// Threads of the caller: calls task(0), ..., task(tasks - 1), each once, on any threads and in any order, and returns
+/// when all have returned. A task may be over at once, where others have done its work.
+using ParallelFor = std::function<void(int tasks, const std::function<void(int)>& task)>;
+
+/// Items cut into ranges, which workers take one after the other: long ones first, shorter ones towards the end.
+class Work {
+ public:
+  Work(int64_t items, int workers, const Body& body);
+
+  /// Until nothing is left.
+  void run(int worker);
+  /// Nobody starts another range.
+  void stop() { next_ = items_; }
+
+ private:
+  Range take();
+
+  const Body& body_;
+  const int64_t items_;
+  const int64_t workers_;
+  const int64_t smallest_;
+  std::atomic<int64_t> next_ = 0;
+};
+
 class ThreadPool {
  public:
-  /// Runs some items on worker `worker` (0 is the caller, others count up to threads - 1).
-  using Body = std::function<void(Range items, int worker)>;
-
   /// The one pool of the process. Its threads start when they are first needed and live as long as the process.
   static ThreadPool& shared();
 
@@ -36,7 +63,6 @@ class ThreadPool {
   ThreadPool();
   void start_workers(int count);
   void wait_for_jobs();
-  static void work(Job& job, int worker);
 
   const int process_;  // threads do not survive a fork
   std::mutex turn_;    // held by the call that the workers serve
@@ -45,7 +71,9 @@ class ThreadPool {
   std::condition_variable wake_;
   std::condition_variable done_;
   Job* job_ = nullptr;
-  int active_ = 0;  // workers inside the job
+  std::atomic<uint64_t> jobs_ = 0;  // so far; who looks for a change needs no lock
+  std::atomic<int> active_ = 0;     // workers inside the job; likewise
+  int sleepers_ = 0;
   std::vector<std::thread> workers_;
 };
 

@@ -27,6 +27,8 @@ struct View {
   int64_t offset = 0;  ///< in elements, as the strides
   Shape shape;
   Strides strides;
+
+  friend bool operator==(const View&, const View&) = default;
 };
 
 /// A whole buffer.

@@ -18,6 +18,13 @@ CodeRange uniform_range(int32_t bit_width, bool is_signed);
 /// Largest j of a power-of-two encoding: 2^(bit_width - 2) - 1.
 inline int32_t largest_exponent(int32_t bit_width) { return (1 << (bit_width - 2)) - 1; }
 
+/// The weight of a convolution or linear layer, null for other nodes.
+inline const Weight* weight_of(const Node& node) {
+  if (const auto* conv = std::get_if<Conv2d>(&node.operation)) return &conv->weight;
+  if (const auto* linear = std::get_if<Linear>(&node.operation)) return &linear->weight;
+  return nullptr;
+}
+
 /// The encoding where it is piecewise, else null.
 inline const PiecewiseEncoding* piecewise(const Weight& weight) {
   return std::get_if<PiecewiseEncoding>(&weight.encoding);
