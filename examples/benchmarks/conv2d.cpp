@@ -21,16 +21,22 @@ struct Layer {
   int64_t out_channels;
   int64_t groups;
   int32_t kernel;
-  int64_t size;  ///< height and width of the image
+  int32_t stride;
+  int64_t size;  ///< height and width of the input
+
+  int64_t output_size() const { return (size - 1) / stride + 1; }  // padded by half of an odd kernel
 };
 
 constexpr Layer layers[] = {
-    {"3x3_64_to_64_at_56", 64, 64, 1, 3, 56},
-    {"3x3_128_to_128_at_28", 128, 128, 1, 3, 28},
-    {"3x3_256_to_256_at_14", 256, 256, 1, 3, 14},
-    {"3x3_512_to_512_at_7", 512, 512, 1, 3, 7},
-    {"1x1_256_to_64_at_56", 256, 64, 1, 1, 56},
-    {"depthwise_3x3_144_at_56", 144, 144, 144, 3, 56},
+    {"3x3_64_to_64_at_56", 64, 64, 1, 3, 1, 56},
+    {"3x3_256_to_256_at_14", 256, 256, 1, 3, 1, 14},
+    {"1x1_256_to_64_at_56", 256, 64, 1, 1, 1, 56},
+    {"stem_7x7_3_to_64_at_224", 3, 64, 1, 7, 2, 224},
+    {"stem_3x3_3_to_32_at_224", 3, 32, 1, 3, 2, 224},
+    {"depthwise_3x3_144_at_56", 144, 144, 144, 3, 1, 56},
+    {"depthwise_3x3_144_at_56_by_2", 144, 144, 144, 3, 2, 56},
+    {"depthwise_3x3_384_at_14", 384, 384, 384, 3, 1, 14},
+    {"depthwise_5x5_120_at_28", 120, 120, 120, 5, 1, 28},
 };
 
 struct BitWidths {
@@ -59,7 +65,9 @@ void run(benchmark::State& state, const Conv2dKernel& kernel, const Layer& layer
   const int32_t padding = layer.kernel / 2;
 
   Conv2dProblem problem{.in_channels = layer.in_channels, .out_channels = layer.out_channels, .groups = layer.groups};
-  problem.window = {.kernel = {layer.kernel, layer.kernel}, .padding = {padding, padding, padding, padding}};
+  problem.window = {.kernel = {layer.kernel, layer.kernel},
+                    .stride = {layer.stride, layer.stride},
+                    .padding = {padding, padding, padding, padding}};
   problem.quant_max = quant_max;
   problem.weights = weights;
   problem.bias = bias;
@@ -70,10 +78,10 @@ void run(benchmark::State& state, const Conv2dKernel& kernel, const Layer& layer
   }
 
   const ImageLayout input_layout = ImageLayout::dense(1, layer.size, layer.size, layer.in_channels);
-  const ImageLayout output_layout = ImageLayout::dense(1, layer.size, layer.size, layer.out_channels);
+  const ImageLayout output_layout = ImageLayout::dense(1, layer.output_size(), layer.output_size(), layer.out_channels);
   const auto input =
       random_integers<uint8_t>(static_cast<size_t>(layer.size * layer.size * layer.in_channels), 0, quant_max);
-  std::vector<uint8_t> output(static_cast<size_t>(layer.size * layer.size * layer.out_channels));
+  std::vector<uint8_t> output(static_cast<size_t>(output_layout.pixels() * layer.out_channels));
   const auto packed = kernel.pack(problem);
   AlignedVector<std::byte> scratch(packed->scratch_bytes(output_layout));
   const Conv2dArguments arguments{input.data(), input_layout, {.codes = output.data()}, output_layout};
@@ -83,7 +91,7 @@ void run(benchmark::State& state, const Conv2dKernel& kernel, const Layer& layer
     benchmark::DoNotOptimize(output.data());
   }
 
-  const auto operations = static_cast<double>(layer.size * layer.size * layer.out_channels * depth);
+  const auto operations = static_cast<double>(output_layout.pixels() * layer.out_channels * depth);
   state.counters["MAC/s"] = benchmark::Counter(operations, benchmark::Counter::kIsIterationInvariantRate);
 }
 

@@ -123,8 +123,29 @@ void expect_exact(const BilinearProblem& problem, const Shape& s, const Broadcas
   }
 }
 
+/// An addition with coefficients as lowering makes them, and others.
+BilinearProblem random_addition(std::mt19937& random) {
+  const auto in = [&](int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(random); };
+  const int64_t bits = in(1, 26);
+  const int64_t largest = int64_t{1} << bits;
+  return {.left = in(-largest, largest),
+          .right = in(-largest, largest),
+          .constant = in(-largest << 8, largest << 8),
+          .shift = static_cast<int32_t>(in(0, bits + 4)),
+          .zero_code_a = static_cast<int32_t>(in(0, 255)),
+          .zero_code_b = static_cast<int32_t>(in(0, 255)),
+          .zero_point = static_cast<int32_t>(in(0, 255)),
+          .clamp_min = static_cast<int32_t>(in(0, 20)),
+          .clamp_max = static_cast<int32_t>(in(200, 255))};
+}
+
 TEST(Bilinear, EveryPairOfCodes) {
-  for (const BilinearProblem& problem : sample_problems()) {
+  const unsigned seed = 20260232;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  std::vector<BilinearProblem> problems = sample_problems();
+  for (int i = 0; i < 40; ++i) problems.push_back(random_addition(random));
+  for (const BilinearProblem& problem : problems) {
     validate(problem);
     std::vector<uint8_t> a(65536), b(65536), output(65536);
     for (size_t i = 0; i < a.size(); ++i) {
@@ -163,7 +184,7 @@ TEST(Bilinear, EveryTailAndBroadcast) {
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
   const auto problems = sample_problems();
-  for (int64_t channels = 1; channels <= 35; ++channels) {
+  for (int64_t channels = 1; channels <= 35; ++channels) {  // runs of up to 4 * 35, vectors of 32
     for (int mask = 0; mask < 16; ++mask) {
       const Broadcast broadcast{(mask & 1) != 0, (mask & 2) != 0, (mask & 4) != 0, (mask & 8) != 0};
       for (const bool sliced : {false, true}) {

@@ -136,6 +136,7 @@ TEST(MaxPool2d, EveryChannelTail) {
     check_max(Images(2, channels, 5, 6, random), {{3, 3}, {2, 2}, {1, 1, 1, 1}, {1, 1}}, 3, 3);
     ASSERT_FALSE(HasFatalFailure());
   }
+  check_max(Images(1, 257, 3, 3, random), {{3, 3}, {2, 2}, {1, 1, 1, 1}, {1, 1}}, 2, 2);
 }
 
 TEST(MaxPool2d, Windows) {
@@ -150,13 +151,25 @@ TEST(MaxPool2d, Windows) {
 
 TEST(AvgPool2d, EveryChannelTail) {
   std::mt19937 random(20260223);
-  for (int64_t channels = 1; channels <= 20; ++channels) {
+  for (int64_t channels = 1; channels <= 75; ++channels) {
     AvgPool2dProblem problem = scaled(0.8, -0.3);
     problem.window = {{3, 3}, {2, 2}, {1, 1, 1, 1}, {1, 1}};
     problem.zero_code = 7;
     problem.zero_point = 20;
     check_average(Images(2, channels, 5, 6, random), problem, 3, 3);
     ASSERT_FALSE(HasFatalFailure());
+  }
+}
+
+TEST(AvgPool2d, LargeWindows) {
+  std::mt19937 random(20260240);
+  for (const int64_t size : {16, 17, 33}) {  // 257 codes of 255 fill 16 bits
+    AvgPool2dProblem problem = scaled(1.0, 0.0);
+    problem.adaptive = true;
+    Images images(1, 70, size, size, random);
+    check_average(images, problem, 1, 1);
+    std::ranges::fill(images.codes, uint8_t{255});
+    check_average(images, problem, 1, 1);
   }
 }
 
