@@ -11,6 +11,7 @@
 #include "qstep/kernels/weight_factor.h"
 #include "qstep/kernels/winograd/winograd_conv2d.h"
 #include "qstep/kernels/winograd/x86_avx2.h"
+#include "qstep/kernels/winograd/x86_avx512vnni.h"
 
 namespace qstep::kernels {
 namespace {
@@ -26,17 +27,21 @@ constexpr Conv2dKernel table[] = {
      pack_band_depthwise<avx2::DepthwiseMaddubs16>},
     {"depthwise_avx2_madd16", Isa::avx2, supports_band_depthwise<avx2::DepthwiseMadd16>,
      pack_band_depthwise<avx2::DepthwiseMadd16>},
+    {"winograd_avx512vnni_dpbusd", Isa::avx512vnni, winograd::supports_winograd_conv2d<winograd::avx512vnni::Dpbusd>,
+     winograd::pack_winograd_conv2d<winograd::avx512vnni::Dpbusd>},
     {"conv2d_avx512vnni_dpbusd", Isa::avx512vnni, supports_panel_conv2d<avx512vnni::Dpbusd>,
      pack_panel_conv2d<avx512vnni::Dpbusd>},
     {"conv2d_avx512vnni_dpwssd", Isa::avx512vnni, supports_panel_conv2d<avx512vnni::Dpwssd>,
      pack_panel_conv2d<avx512vnni::Dpwssd>},
+    {"winograd_avxvnni_dpbusd", Isa::avxvnni, winograd::supports_winograd_conv2d<winograd::avxvnni::Dpbusd>,
+     winograd::pack_winograd_conv2d<winograd::avxvnni::Dpbusd>},
     {"conv2d_avxvnni_dpbusd", Isa::avxvnni, supports_panel_conv2d<avxvnni::Dpbusd>, pack_panel_conv2d<avxvnni::Dpbusd>},
     {"conv2d_avxvnni_dpwssd", Isa::avxvnni, supports_panel_conv2d<avxvnni::Dpwssd>, pack_panel_conv2d<avxvnni::Dpwssd>},
-    {"winograd_avx2_maddubs16", Isa::avx2, winograd::supports_winograd_conv2d<winograd::avx2::Bytes>,
-     winograd::pack_winograd_conv2d<winograd::avx2::Bytes>},
+    {"winograd_avx2_maddubs16", Isa::avx2, winograd::supports_winograd_conv2d<winograd::avx2::Maddubs16>,
+     winograd::pack_winograd_conv2d<winograd::avx2::Maddubs16>},
     {"conv2d_avx2_maddubs16", Isa::avx2, supports_panel_conv2d<avx2::Maddubs16>, pack_panel_conv2d<avx2::Maddubs16>},
-    {"winograd_avx2_madd16", Isa::avx2, winograd::supports_winograd_conv2d<winograd::avx2::Words>,
-     winograd::pack_winograd_conv2d<winograd::avx2::Words>},
+    {"winograd_avx2_madd16", Isa::avx2, winograd::supports_winograd_conv2d<winograd::avx2::Madd16>,
+     winograd::pack_winograd_conv2d<winograd::avx2::Madd16>},
     {"conv2d_avx2_madd16", Isa::avx2, supports_panel_conv2d<avx2::Madd16>, pack_panel_conv2d<avx2::Madd16>},
 #endif
     {"conv2d_reference_shift_add", Isa::reference, shifts, pack_conv2d_shift_add},

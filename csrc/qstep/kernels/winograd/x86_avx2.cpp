@@ -1,143 +1,237 @@
 #include "qstep/kernels/winograd/x86_avx2.h"
 
 #include <algorithm>
+#include <array>
+#include <cstdlib>
 
-#include "qstep/kernels/epilogue/epilogue.h"
+#include "qstep/core/error.h"
+#include "qstep/kernels/winograd/winograd_conv2d.h"
 #include "qstep/kernels/x86_avx2.h"
 
 #if defined(__x86_64__)
+namespace qstep::kernels::winograd::avx2 {
+namespace {
+
+/// Lengths of the longest windows of steps in which no 16-bit lane can leave int16, with data in [0, data_max]; appended
+/// to `windows`. False where one step alone may saturate.
+bool cut_windows(const int16_t* weights, int64_t steps, int32_t data_max, std::vector<int32_t>& windows) {
+  constexpr int lanes = Maddubs16::columns * 2;
+  std::array<int32_t, lanes> positive{};
+  std::array<int32_t, lanes> negative{};
+  const auto extends = [&](const int16_t* step) {
+    bool fits = true;
+    for (size_t lane = 0; lane < lanes; ++lane) {
+      for (size_t i = 2 * lane; i < 2 * lane + 2; ++i) (step[i] > 0 ? positive : negative)[lane] += std::abs(step[i]);
+      fits = fits && positive[lane] * data_max <= INT16_MAX && negative[lane] * data_max <= -INT16_MIN;
+    }
+    return fits;
+  };
+  int32_t length = 0;
+  for (int64_t s = 0; s < steps; ++s, ++length) {
+    const int16_t* step = weights + s * lanes * 2;
+    if (extends(step)) continue;
+    if (length > 0) windows.push_back(length);
+    length = 0;
+    positive = negative = {};
+    if (!extends(step)) return false;
+  }
+  windows.push_back(length);
+  return true;
+}
+
+/// Of all panels and positions.
+bool cut_windows(const Conv2dProblem& problem, std::vector<int32_t>& windows, std::vector<size_t>& first_window) {
+  const WeightLayout layout = weight_layout<Maddubs16>(problem);
+  for (int64_t panel = 0; panel < layout.panels(); ++panel) {
+    const std::vector<int16_t> weights = transform_panel(problem, layout, panel);
+    for (int64_t p = 0; p < positions; ++p) {
+      first_window.push_back(windows.size());
+      const int16_t* matrix = weights.data() + p * layout.position_size();
+      if (!cut_windows(matrix, layout.steps(), 4 * problem.quant_max, windows)) return false;
+    }
+  }
+  first_window.push_back(windows.size());
+  return true;
+}
+
+}  // namespace
+
+bool Madd16::supports(const Conv2dProblem& problem) { return problem.in_channels >= 16; }
+
+bool ByteArithmetic::supports(const Conv2dProblem& problem) {
+  return problem.in_channels >= 32 && 4 * problem.quant_max <= UINT8_MAX && transformed_fit_int8(problem);
+}
+
+bool Maddubs16::supports(const Conv2dProblem& problem) {
+  constexpr int64_t shortest_mean_window = 4;
+  if (!ByteArithmetic::supports(problem)) return false;
+  std::vector<int32_t> windows;
+  std::vector<size_t> first_window;
+  if (!cut_windows(problem, windows, first_window)) return false;
+  const WeightLayout layout = weight_layout<Maddubs16>(problem);
+  return layout.panels() * positions * layout.steps() >= shortest_mean_window * static_cast<int64_t>(windows.size());
+}
+
+Maddubs16::Maddubs16(const Conv2dProblem& problem) {
+  require(cut_windows(problem, windows_, first_window_),
+          "winograd: these weights may saturate vpmaddubsw with codes up to {}", problem.quant_max);
+}
+
+}  // namespace qstep::kernels::winograd::avx2
+
 QSTEP_AVX2_BEGIN
 namespace qstep::kernels::winograd::avx2 {
 namespace {
 
+using kernels::avx2::broadcast_4_bytes;
+using kernels::avx2::keep_in_register;
 using kernels::avx2::load;
 using kernels::avx2::load_half;
 using kernels::avx2::store;
 using kernels::avx2::unroll;
 
-struct ByteLanes {
+struct Sums {
+  using Vector = __m256i;
+  static constexpr int count = 8;
+
+  QSTEP_INLINE static Vector load(const void* p) { return kernels::avx2::load(p); }
+  QSTEP_INLINE static void store(void* p, Vector x) { kernels::avx2::store(p, x); }
+  QSTEP_INLINE static Vector add(Vector a, Vector b) { return _mm256_add_epi32(a, b); }
+  QSTEP_INLINE static Vector subtract(Vector a, Vector b) { return _mm256_sub_epi32(a, b); }
+  QSTEP_INLINE static Vector quarter(Vector x) { return _mm256_srai_epi32(x, 2); }
+};
+
+#include "qstep/kernels/winograd/x86_kernels.inc"
+
+struct Bytes {
+  using Vector = __m256i;
   using Data = uint8_t;
-  static constexpr int64_t channels = 32;
+  using Weight = int8_t;
+  static constexpr int count = 32;
 
-  QSTEP_INLINE static __m256i load_codes(const uint8_t* p) { return load(p); }
-  QSTEP_INLINE static __m256i add(__m256i a, __m256i b) { return _mm256_add_epi8(a, b); }
-  QSTEP_INLINE static __m256i subtract(__m256i a, __m256i b) { return _mm256_sub_epi8(a, b); }
-  QSTEP_INLINE static __m256i broadcast(int32_t x) { return _mm256_set1_epi8(static_cast<char>(x)); }
+  QSTEP_INLINE static Vector load_codes(const uint8_t* p) { return load(p); }
+  QSTEP_INLINE static Vector load_taps(const int8_t* p) { return load(p); }
+  QSTEP_INLINE static void store(void* p, Vector x) { kernels::avx2::store(p, x); }
+  QSTEP_INLINE static Vector add(Vector a, Vector b) { return _mm256_add_epi8(a, b); }
+  QSTEP_INLINE static Vector subtract(Vector a, Vector b) { return _mm256_sub_epi8(a, b); }
+  QSTEP_INLINE static Vector broadcast(int32_t x) { return _mm256_set1_epi8(static_cast<char>(x)); }
 };
 
-struct WordLanes {
+struct Words {
+  using Vector = __m256i;
   using Data = int16_t;
-  static constexpr int64_t channels = 16;
+  using Weight = int16_t;
+  static constexpr int count = 16;
 
-  QSTEP_INLINE static __m256i load_codes(const uint8_t* p) { return _mm256_cvtepu8_epi16(load_half(p)); }
-  QSTEP_INLINE static __m256i add(__m256i a, __m256i b) { return _mm256_add_epi16(a, b); }
-  QSTEP_INLINE static __m256i subtract(__m256i a, __m256i b) { return _mm256_sub_epi16(a, b); }
-  QSTEP_INLINE static __m256i broadcast(int32_t x) { return _mm256_set1_epi16(static_cast<int16_t>(x)); }
+  QSTEP_INLINE static Vector load_codes(const uint8_t* p) { return _mm256_cvtepu8_epi16(load_half(p)); }
+  QSTEP_INLINE static Vector load_taps(const int8_t* p) { return _mm256_cvtepi8_epi16(load_half(p)); }
+  QSTEP_INLINE static void store(void* p, Vector x) { kernels::avx2::store(p, x); }
+  QSTEP_INLINE static Vector add(Vector a, Vector b) { return _mm256_add_epi16(a, b); }
+  QSTEP_INLINE static Vector subtract(Vector a, Vector b) { return _mm256_sub_epi16(a, b); }
+  QSTEP_INLINE static Vector broadcast(int32_t x) { return _mm256_set1_epi16(static_cast<int16_t>(x)); }
 };
 
-/// B times column x of a patch. Bytes wrap; they are right again once the offset is added.
-template <class Lanes>
-QSTEP_INLINE inline void transform_column(const PatchRow& row, int64_t x, int64_t channel,
-                                          __m256i (&column)[patch_size]) {
-  __m256i codes[patch_size];
-  unroll<patch_size>([&](auto i) QSTEP_INLINE { codes[i] = Lanes::load_codes(row.pixel(i, x) + channel); });
-  column[0] = Lanes::subtract(codes[0], codes[2]);
-  column[1] = Lanes::add(codes[1], codes[2]);
-  column[2] = Lanes::subtract(codes[2], codes[1]);
-  column[3] = Lanes::subtract(codes[1], codes[3]);
-}
+struct Madd {
+  using Data = int16_t;
+  using Weight = int16_t;
 
-/// A patch shares two columns with the next one.
-template <class Lanes>
-void transform_patches(const PatchRow& row, int64_t channel, int32_t data_offset, typename Lanes::Data* data,
-                       int64_t patch_stride, int64_t position_stride) {
-  const __m256i offset = Lanes::broadcast(data_offset);
-  __m256i c0[patch_size];
-  __m256i c1[patch_size];
-  transform_column<Lanes>(row, row.column, channel, c0);
-  transform_column<Lanes>(row, row.column + 1, channel, c1);
-  data += channel;
-  for (int n = 0; n < row.count; ++n, data += patch_stride) {
-    __m256i c2[patch_size];
-    __m256i c3[patch_size];
-    const int64_t x = row.column + patch_outputs * n;
-    transform_column<Lanes>(row, x + 2, channel, c2);
-    transform_column<Lanes>(row, x + 3, channel, c3);
-    unroll<patch_size>([&](auto i) QSTEP_INLINE {
-      const auto put = [&](int position, __m256i value) QSTEP_INLINE {
-        store(data + position * position_stride, position == centre ? value : Lanes::add(value, offset));
-      };
-      put(patch_size * i, Lanes::subtract(c0[i], c2[i]));
-      put(patch_size * i + 1, Lanes::add(c1[i], c2[i]));
-      put(patch_size * i + 2, Lanes::subtract(c2[i], c1[i]));
-      put(patch_size * i + 3, Lanes::subtract(c1[i], c3[i]));
-      c0[i] = c2[i];
-      c1[i] = c3[i];
-    });
+  QSTEP_INLINE static __m256i accumulate(__m256i sums, __m256i values, __m256i weights) {
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(values, weights));
   }
-}
+};
 
-/// Whole vectors of channels; the last one ends with the channels and overlaps the one before.
-template <class Lanes>
-void transform_channels(const PatchRow& row, int64_t channels, int32_t data_offset, typename Lanes::Data* data,
-                        int64_t patch_stride, int64_t position_stride) {
-  for (int64_t c = 0; c < channels; c += Lanes::channels) {
-    transform_patches<Lanes>(row, std::min(c, channels - Lanes::channels), data_offset, data, patch_stride,
-                             position_stride);
+struct VnniDot {
+  using Data = uint8_t;
+  using Weight = int8_t;
+
+  /// Written out: an intrinsic of AVX-VNNI may not be inlined here.
+  QSTEP_INLINE static __m256i accumulate(__m256i sums, __m256i values, __m256i weights) {
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums) : "x"(values), "x"(weights));
+    return sums;
+  }
+};
+
+constexpr int half_tile = Sums::count;
+
+template <int rows>
+void multiply_maddubs16(const uint8_t* data, const Product<uint8_t, int8_t>& product, const int32_t* window,
+                        const int32_t* last_window, int32_t* sums) {
+  const int8_t* weights = product.weights;
+  const int32_t* before = product.start;  // what the window adds to
+  int64_t before_stride = 0;
+  for (; window != last_window; ++window) {
+    __m256i left[rows];
+    __m256i right[rows];
+    unroll<rows>([&](auto r) QSTEP_INLINE { left[r] = right[r] = _mm256_setzero_si256(); });
+    for (int32_t s = 0; s < *window; ++s, data += 4, weights += 4 * tile_columns) {
+      const __m256i left_weights = load(weights);
+      const __m256i right_weights = load(weights + 4 * half_tile);
+      unroll<rows>([&](auto r) QSTEP_INLINE {
+        const __m256i values = broadcast_4_bytes(data + r * product.patch_stride);
+        left[r] = _mm256_add_epi16(left[r], _mm256_maddubs_epi16(values, left_weights));
+        right[r] = _mm256_add_epi16(right[r], _mm256_maddubs_epi16(values, right_weights));
+        keep_in_register(left[r]);
+        keep_in_register(right[r]);
+      });
+    }
+    const __m256i ones = _mm256_set1_epi16(1);
+    unroll<rows>([&](auto r) QSTEP_INLINE {
+      const int32_t* from = before + r * before_stride;
+      store(sums + r * tile_columns, _mm256_add_epi32(load(from), _mm256_madd_epi16(left[r], ones)));
+      store(sums + r * tile_columns + half_tile,
+            _mm256_add_epi32(load(from + half_tile), _mm256_madd_epi16(right[r], ones)));
+    });
+    before = sums;
+    before_stride = tile_columns;
   }
 }
 
 }  // namespace
 
-void Words::transform_input(const PatchRow& row, int64_t channels, int32_t data_offset, int16_t* data,
-                            int64_t patch_stride, int64_t position_stride) {
-  transform_channels<WordLanes>(row, channels, data_offset, data, patch_stride, position_stride);
+void Madd16::transform_kernels(const int8_t* kernels, int64_t size, int16_t* weights, int64_t position_stride) {
+  transform_vectors<Words>(kernels, size, weights, position_stride);
 }
 
-void Bytes::transform_input(const PatchRow& row, int64_t channels, int32_t data_offset, uint8_t* data,
-                            int64_t patch_stride, int64_t position_stride) {
-  transform_channels<ByteLanes>(row, channels, data_offset, data, patch_stride, position_stride);
+void Madd16::transform_input(const PatchRow& row, int64_t channels, int32_t data_offset, int16_t* data,
+                             int64_t patch_stride, int64_t position_stride) {
+  transform_channels<Words>(row, channels, data_offset, data, patch_stride, position_stride);
 }
 
-int transform_output(const int32_t* sums, int64_t position_stride, const PatchExtent* extents, int count,
-                     const int32_t* bias, int32_t* accumulators) {
-  constexpr int lanes = 8;
-  const int32_t* const begin = accumulators;
-  for (int n = 0; n < count; ++n, sums += tile_columns) {
-    int32_t* output[patch_outputs][patch_outputs];
-    const auto place = [&](int y, int x, bool kept) {
-      output[y][x] = accumulators;
-      accumulators += kept ? tile_columns : 0;
-    };
-    place(0, 0, true);
-    place(0, 1, extents[n].right);
-    place(1, 0, extents[n].bottom);
-    place(1, 1, extents[n].right && extents[n].bottom);
-    for (int half = 0; half < tile_columns; half += lanes) {
-      const __m256i four_bias = load(bias + half);
-      __m256i top[patch_size];
-      __m256i bottom[patch_size];
-      unroll<patch_size>([&](auto x) QSTEP_INLINE {
-        const auto at = [&](int y) QSTEP_INLINE { return load(sums + (patch_size * y + x) * position_stride + half); };
-        const __m256i s1 = at(1);
-        const __m256i s2 = at(2);
-        top[x] = _mm256_add_epi32(at(0), _mm256_add_epi32(s1, s2));
-        bottom[x] = _mm256_sub_epi32(_mm256_sub_epi32(s1, s2), at(3));
-      });
-      const auto put = [&](const __m256i(&s)[patch_size], int32_t* left, int32_t* right) QSTEP_INLINE {
-        const __m256i four_left = _mm256_add_epi32(_mm256_add_epi32(s[0], s[1]), _mm256_add_epi32(s[2], four_bias));
-        const __m256i four_right = _mm256_sub_epi32(_mm256_add_epi32(s[1], four_bias), _mm256_add_epi32(s[2], s[3]));
-        store(left + half, _mm256_srai_epi32(four_left, 2));
-        store(right + half, _mm256_srai_epi32(four_right, 2));
-      };
-      // In order: what is dropped lies where the next output goes.
-      put(top, output[0][0], output[0][1]);
-      put(bottom, output[1][0], output[1][1]);
-    }
-  }
-  return static_cast<int>((accumulators - begin) / tile_columns);
+void Madd16::multiply(int64_t, const Product<int16_t, int16_t>& product) const {
+  multiply_dot<tile_rows, Madd>(product);
+}
+
+void ByteArithmetic::transform_kernels(const int8_t* kernels, int64_t size, int8_t* weights, int64_t position_stride) {
+  transform_vectors<Bytes>(kernels, size, weights, position_stride);
+}
+
+void ByteArithmetic::transform_input(const PatchRow& row, int64_t channels, int32_t data_offset, uint8_t* data,
+                                     int64_t patch_stride, int64_t position_stride) {
+  transform_channels<Bytes>(row, channels, data_offset, data, patch_stride, position_stride);
+}
+
+void Maddubs16::multiply(int64_t matrix, const Product<uint8_t, int8_t>& product) const {
+  const int32_t* first_window = windows_.data() + first_window_[static_cast<size_t>(matrix)];
+  const int32_t* last_window = windows_.data() + first_window_[static_cast<size_t>(matrix) + 1];
+  for_each_tile<tile_rows>(product.count, [&](int first, auto rows) {
+    multiply_maddubs16<rows>(product.data + first * product.patch_stride, product, first_window, last_window,
+                             product.sums + first * columns);
+  });
+}
+
+int Arithmetic::transform_output(const int32_t* sums, int64_t patch_stride, int64_t position_stride,
+                                 const PatchExtent* extents, int count, const int32_t* bias, int32_t* accumulators) {
+  return transform_sums(sums, patch_stride, position_stride, extents, count, bias, accumulators);
 }
 
 }  // namespace qstep::kernels::winograd::avx2
+
+namespace qstep::kernels::winograd::avxvnni {
+
+void Dpbusd::multiply(int64_t, const Product<uint8_t, int8_t>& product) const {
+  avx2::multiply_dot<tile_rows, avx2::VnniDot>(product);
+}
+
+}  // namespace qstep::kernels::winograd::avxvnni
 QSTEP_AVX2_END
 #endif

@@ -1,0 +1,91 @@
+#include "qstep/kernels/winograd/x86_avx512vnni.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "qstep/kernels/x86_avx512.h"
+
+#if defined(__x86_64__)
+namespace qstep::kernels::winograd::avx512vnni {
+
+bool Dpbusd::supports(const Conv2dProblem& problem) {
+  return problem.in_channels >= lanes && 4 * problem.quant_max <= UINT8_MAX && transformed_fit_int8(problem);
+}
+
+}  // namespace qstep::kernels::winograd::avx512vnni
+
+QSTEP_AVX512VNNI_BEGIN
+namespace qstep::kernels::winograd::avx512vnni {
+namespace {
+
+using kernels::avx512vnni::keep_in_register;
+using kernels::avx512vnni::load;
+using kernels::avx512vnni::unroll;
+
+constexpr __mmask16 all_sums = 0xFFFF;  // gcc 12 warns of the intrinsic without a mask
+
+struct Sums {
+  using Vector = __m512i;
+  static constexpr int count = 16;
+
+  QSTEP_INLINE static Vector load(const void* p) { return kernels::avx512vnni::load(p); }
+  QSTEP_INLINE static void store(void* p, Vector x) { kernels::avx512vnni::store(p, x); }
+  QSTEP_INLINE static Vector add(Vector a, Vector b) { return _mm512_add_epi32(a, b); }
+  QSTEP_INLINE static Vector subtract(Vector a, Vector b) { return _mm512_sub_epi32(a, b); }
+  QSTEP_INLINE static Vector quarter(Vector x) { return _mm512_maskz_srai_epi32(all_sums, x, 2); }
+};
+
+QSTEP_INLINE inline __m512i broadcast_4_bytes(const void* p) {
+  int32_t bytes;
+  std::memcpy(&bytes, p, sizeof bytes);
+  return _mm512_set1_epi32(bytes);
+}
+
+#include "qstep/kernels/winograd/x86_kernels.inc"
+
+struct Bytes {
+  using Vector = __m512i;
+  using Data = uint8_t;
+  using Weight = int8_t;
+  static constexpr int count = 64;
+
+  QSTEP_INLINE static Vector load_codes(const uint8_t* p) { return load(p); }
+  QSTEP_INLINE static Vector load_taps(const int8_t* p) { return load(p); }
+  QSTEP_INLINE static void store(void* p, Vector x) { kernels::avx512vnni::store(p, x); }
+  QSTEP_INLINE static Vector add(Vector a, Vector b) { return _mm512_add_epi8(a, b); }
+  QSTEP_INLINE static Vector subtract(Vector a, Vector b) { return _mm512_sub_epi8(a, b); }
+  QSTEP_INLINE static Vector broadcast(int32_t x) { return _mm512_set1_epi8(static_cast<char>(x)); }
+};
+
+struct VnniDot {
+  using Data = uint8_t;
+  using Weight = int8_t;
+
+  QSTEP_INLINE static __m512i accumulate(__m512i sums, __m512i values, __m512i weights) {
+    return _mm512_dpbusd_epi32(sums, values, weights);
+  }
+};
+
+}  // namespace
+
+int Dpbusd::transform_output(const int32_t* sums, int64_t patch_stride, int64_t position_stride,
+                             const PatchExtent* extents, int count, const int32_t* bias, int32_t* accumulators) {
+  return transform_sums(sums, patch_stride, position_stride, extents, count, bias, accumulators);
+}
+
+void Dpbusd::transform_kernels(const int8_t* kernels, int64_t size, int8_t* weights, int64_t position_stride) {
+  transform_vectors<Bytes>(kernels, size, weights, position_stride);
+}
+
+void Dpbusd::transform_input(const PatchRow& row, int64_t channels, int32_t data_offset, uint8_t* data,
+                             int64_t patch_stride, int64_t position_stride) {
+  transform_channels<Bytes>(row, channels, data_offset, data, patch_stride, position_stride);
+}
+
+void Dpbusd::multiply(int64_t, const Product<uint8_t, int8_t>& product) const {
+  multiply_dot<tile_rows, VnniDot>(product);
+}
+
+}  // namespace qstep::kernels::winograd::avx512vnni
+QSTEP_AVX512VNNI_END
+#endif

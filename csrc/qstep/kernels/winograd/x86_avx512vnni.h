@@ -1,0 +1,38 @@
+#pragma once
+// AVX-512 VNNI arithmetic of the Winograd kernels (winograd_conv2d.h).
+#include <cstddef>
+#include <cstdint>
+
+#include "qstep/kernels/epilogue/epilogue.h"
+#include "qstep/kernels/winograd/transform.h"
+
+namespace qstep::kernels::winograd::avx512vnni {
+
+/// vpdpbusd on data and weights in bytes, for codes of up to 6 bits: data + 2 * quant_max lies in [0, 4 * quant_max].
+class Dpbusd {
+ public:
+  using Data = uint8_t;
+  using Weight = int8_t;
+  static constexpr int columns = 2 * tile_columns;
+  static constexpr int depth_step = 4;
+  static constexpr int lanes = 64;
+  static constexpr int tile_rows = 12;
+
+  static int32_t data_offset(int32_t quant_max) { return 2 * quant_max; }
+  static bool supports(const Conv2dProblem& problem);
+
+  explicit Dpbusd(const Conv2dProblem&) {}
+  size_t bytes() const { return 0; }
+
+  static void transform_kernels(const int8_t* kernels, int64_t size, int8_t* weights, int64_t position_stride);
+  static void transform_input(const PatchRow& row, int64_t channels, int32_t data_offset, uint8_t* data,
+                              int64_t patch_stride, int64_t position_stride);
+  void multiply(int64_t matrix, const Product<uint8_t, int8_t>& product) const;
+  static int transform_output(const int32_t* sums, int64_t patch_stride, int64_t position_stride,
+                              const PatchExtent* extents, int count, const int32_t* bias, int32_t* accumulators);
+  static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
+    epilogue.store_avx2(tile, output);
+  }
+};
+
+}  // namespace qstep::kernels::winograd::avx512vnni
