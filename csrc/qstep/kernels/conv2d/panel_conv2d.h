@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "qstep/kernels/conv2d/conv2d.h"
 #include "qstep/kernels/conv2d/window_rows.h"
@@ -11,13 +12,51 @@
 
 namespace qstep::kernels {
 
+/// Zero weights after each row of the window that let bands be read instead of copied windows; none where they would
+/// make the product a lot deeper, or where a window has one row of one tap, which is cheap to copy.
+template <class Arithmetic>
+int64_t row_padding(const Conv2dProblem& problem) {
+  const core::Window& window = problem.window;
+  if (window.dilation[1] != 1 || (window.kernel[0] == 1 && window.kernel[1] == 1)) return 0;
+  for (int d = 0; d < 2; ++d) {
+    if (window.stride[d] > window.kernel[d]) return 0;
+  }
+  const int64_t row = window.kernel[1] * (problem.in_channels / problem.groups);
+  const int64_t padding = ceil_divide(row, Arithmetic::depth_run) * Arithmetic::depth_run - row;
+  return 3 * padding <= row ? padding : 0;
+}
+
+/// as_gemm(problem) with `padding` more values of depth after each row of the window.
+class PaddedRows {
+ public:
+  PaddedRows(const Conv2dProblem& problem, int64_t padding) : gemm_(as_gemm(problem)) {
+    if (padding == 0) return;
+    const int64_t row = problem.window.kernel[1] * (problem.in_channels / problem.groups);
+    gemm_.depth = problem.window.kernel[0] * (row + padding);
+    for (size_t k = 0; k < problem.weights.size(); k += static_cast<size_t>(row)) {
+      const auto weights = problem.weights.subspan(k, static_cast<size_t>(row));
+      weights_.insert(weights_.end(), weights.begin(), weights.end());
+      weights_.resize(weights_.size() + static_cast<size_t>(padding), 0);
+    }
+    gemm_.weights = weights_;
+  }
+  PaddedRows(const PaddedRows&) = delete;
+
+  const GemmProblem& gemm() const { return gemm_; }
+
+ private:
+  GemmProblem gemm_;
+  std::vector<int16_t> weights_;
+};
+
 /// PackedConv2d over an Arithmetic.
 template <class Arithmetic>
 class PackedPanelConv2d final : public PackedConv2d {
  public:
   explicit PackedPanelConv2d(const Conv2dProblem& problem)
-      : geometry_{problem.window, problem.in_channels / problem.groups, static_cast<uint8_t>(problem.zero_code)},
-        gemm_(as_gemm(problem), problem.groups) {}
+      : geometry_{problem.window, problem.in_channels / problem.groups, static_cast<uint8_t>(problem.zero_code),
+                  row_padding<Arithmetic>(problem)},
+        gemm_(PaddedRows(problem, geometry_.row_padding).gemm(), problem.groups) {}
 
   int64_t work_items(const ImageLayout& output) const override { return gemm_.work_items(output.pixels()); }
   size_t scratch_bytes(const ImageLayout& output) const override {
@@ -43,7 +82,7 @@ std::unique_ptr<PackedConv2d> pack_panel_conv2d(const Conv2dProblem& problem) {
 
 template <class Arithmetic>
 bool supports_panel_conv2d(const Conv2dProblem& problem) {
-  return Arithmetic::supports(as_gemm(problem));
+  return Arithmetic::supports(PaddedRows(problem, row_padding<Arithmetic>(problem)).gemm());
 }
 
 }  // namespace qstep::kernels

@@ -5,7 +5,8 @@
 //   in place   A 1x1 window without padding is a pixel: its codes are read where they lie, at any stride.
 //   band       The part of the image under a block of output pixels is copied once, padding written out. A window's taps
 //              lie at the same distances from its first one everywhere in the band, so all windows share one array of
-//              steps (panel_gemm.h) and overlap instead of being copied tap by tap.
+//              steps (panel_gemm.h) and overlap instead of being copied tap by tap. A step that would straddle two rows
+//              of the window ends with the first of them instead, where that adds little: its last weights are zero.
 //   staged     Each window is copied: where a step of the arithmetic would straddle two taps, or a band would be larger.
 #include <algorithm>
 #include <cstddef>
@@ -22,10 +23,12 @@ struct ConvolutionGeometry {
   core::Window window;
   int64_t group_channels = 0;  ///< in_channels / groups
   uint8_t zero_code = 0;
+  int64_t row_padding = 0;  ///< codes that are read after each row of the window, for weights of zero; not if dilated
 
-  int64_t depth() const { return int64_t{window.kernel[0]} * window.kernel[1] * group_channels; }
+  int64_t row_codes() const { return window.kernel[1] * group_channels + row_padding; }
+  int64_t depth() const { return window.kernel[0] * row_codes(); }
   /// Codes of a window that lie next to each other in a dense image.
-  int64_t run() const { return (window.dilation[1] == 1 ? window.kernel[1] : 1) * group_channels; }
+  int64_t run() const { return window.dilation[1] == 1 ? row_codes() : group_channels; }
   /// Rows or columns of the image from a window's first tap to its last.
   int64_t extent(int d) const { return int64_t{window.kernel[d] - 1} * window.dilation[d] + 1; }
   bool is_unpadded_pixel() const {
@@ -51,7 +54,7 @@ class BandShape {
 
   /// Columns of the image; the first one holds the first tap of a block's (or of any row's) first pixel.
   int64_t width() const { return width(pixels_); }
-  int64_t codes() const { return codes(pixels_); }
+  int64_t codes() const { return codes(pixels_) + geometry_.row_padding; }
 
  private:
   int64_t width(int64_t pixels) const {
@@ -155,8 +158,8 @@ class WindowRows {
         geometry.depth() % Arithmetic::depth_step == 0) {
       return Reading::in_place;
     }
-    const bool is_smaller = band.codes() <= band.pixels() * geometry.depth();
-    return is_smaller && geometry.run() % Arithmetic::depth_run == 0 ? Reading::band : Reading::staged;
+    const bool is_preferred = geometry.row_padding > 0 || band.codes() <= band.pixels() * geometry.depth();
+    return is_preferred && geometry.run() % Arithmetic::depth_run == 0 ? Reading::band : Reading::staged;
   }
 
   void set_band_steps() const {
@@ -164,7 +167,7 @@ class WindowRows {
     int32_t* steps = scratch_.steps();
     for (int64_t i = 0; i < window.kernel[0]; ++i) {
       const int64_t row = i * window.dilation[0] * band_.width() * geometry_.group_channels;
-      for (int64_t k = 0; k < window.kernel[1] * geometry_.group_channels; k += Arithmetic::depth_step) {
+      for (int64_t k = 0; k < geometry_.row_codes(); k += Arithmetic::depth_step) {
         const int64_t run = k / geometry_.run() * window.dilation[1] * geometry_.group_channels;
         *steps++ = static_cast<int32_t>(row + run + k % geometry_.run());
       }
