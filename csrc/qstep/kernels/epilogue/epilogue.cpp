@@ -33,16 +33,11 @@ void validate(const Multiplier& m, RequantPolicy policy, std::string_view operat
   fail("{}: unknown requantization policy {}", operation, static_cast<int>(policy));
 }
 
-bool is_exact_in_double(RequantPolicy policy, int64_t accumulator_bound) {
-  return policy == RequantPolicy::exact && accumulator_bound < core::exact_in_double_bound;
-}
-
-/// True where float(acc) is exact and acc * factor, added to 1.5 * 2^23, stays where floats are the integers.
-bool rounds_fused(std::span<const Multiplier> multipliers, RequantPolicy policy, int64_t accumulator_bound) {
-  return policy == RequantPolicy::exact && accumulator_bound < (int64_t{1} << 24) &&
-         std::ranges::all_of(multipliers, [&](const Multiplier& m) {
-           return std::ldexp(std::fabs(m.multiplier) * static_cast<double>(accumulator_bound), -m.shift) < 0x1p22;
-         });
+/// True where acc * factor stays below `most_steps` for all channels.
+bool stays_below(double most_steps, std::span<const Multiplier> multipliers, int64_t accumulator_bound) {
+  return std::ranges::all_of(multipliers, [&](const Multiplier& m) {
+    return std::ldexp(std::fabs(m.multiplier) * static_cast<double>(accumulator_bound), -m.shift) < most_steps;
+  });
 }
 
 /// multiplier / 2^shift, exact in either type, and zeros for another tile.
@@ -83,10 +78,12 @@ Epilogue::Epilogue(const Requantization& r, int64_t channels, int64_t accumulato
   if (policy_ == RequantPolicy::shift) {
     for (const Multiplier& m : multipliers_) shifts_.push_back(m.shift);
     shifts_.resize(shifts_.size() + tile_columns, 0);
-  } else if (rounds_fused(multipliers_, policy_, accumulator_bound)) {
-    append_factors(multipliers_, float_factors_);
-  } else if (is_exact_in_double(policy_, accumulator_bound)) {
-    append_factors(multipliers_, factors_);
+  } else if (policy_ == RequantPolicy::exact) {
+    if (accumulator_bound < int64_t{1} << 24 && stays_below(0x1p22, multipliers_, accumulator_bound)) {
+      append_factors(multipliers_, float_factors_);
+    } else if (stays_below(0x1p30, multipliers_, accumulator_bound)) {
+      append_factors(multipliers_, factors_);
+    }
   }
 }
 

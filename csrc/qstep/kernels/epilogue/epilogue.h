@@ -57,6 +57,7 @@ class Epilogue {
   /// Store one tile: requantized codes, or the accumulators where is_raw().
   void store_reference(const AccumulatorTile& tile, const Output& output) const;
   void store_avx2(const AccumulatorTile& tile, const Output& output) const;
+  void store_avx512(const AccumulatorTile& tile, const Output& output) const;
 
  private:
   uint8_t code(int32_t accumulator, int64_t channel) const;
@@ -71,7 +72,7 @@ class Epilogue {
   Combiner combiner_;
   AlignedVector<core::Multiplier> multipliers_;  // one per channel
   // multiplier / 2^shift, policy exact only, padded to whole tiles: as floats where one fused multiplication and
-  // addition rounds as defined (docs/numerics.md), else as doubles where the product is exact, else neither.
+  // addition rounds as defined (docs/numerics.md), else as doubles where one does, else neither.
   AlignedVector<float> float_factors_;
   AlignedVector<double> factors_;
   AlignedVector<int32_t> shifts_;  // policy shift only; padded to whole tiles

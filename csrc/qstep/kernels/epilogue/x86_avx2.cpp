@@ -1,6 +1,6 @@
-// Policy exact: one multiplication, one rounding, in floats or in doubles; right because Epilogue keeps factors of a type
-// only where it is (docs/numerics.md). Policy shift: shifts. Several sums: in doubles. Everything else, and that is gemmlowp
-// or sums beyond a double: the definition.
+// Policy exact: one fused multiplication and addition in floats or in doubles; right because Epilogue keeps factors of a
+// type only where it is (docs/numerics.md). Policy shift: shifts. Several sums: in doubles. Everything else, and that is
+// gemmlowp or sums beyond a double: the definition.
 #include <algorithm>
 
 #include "qstep/kernels/epilogue/epilogue.h"
@@ -36,6 +36,30 @@ class ByFloatFactor {
   __m256 factor_[2];
 };
 
+/// The same in doubles: the low half of the sum's bits counts the steps.
+class ByDoubleFactor {
+ public:
+  QSTEP_INLINE explicit ByDoubleFactor(const double* factors) {
+    avx2::unroll<4>([&](auto i) QSTEP_INLINE { factor_[i] = _mm256_loadu_pd(factors + 4 * i); });
+  }
+
+  QSTEP_INLINE __m256i words(const int32_t* accumulators) const {
+    __m256 sums[4];
+    avx2::unroll<4>([&](auto i) QSTEP_INLINE {
+      const __m256d codes = _mm256_cvtepi32_pd(avx2::load_half(accumulators + 4 * i));
+      sums[i] = _mm256_castpd_ps(_mm256_fmadd_pd(codes, factor_[i], _mm256_set1_pd(0x1.8p52)));
+    });
+    return _mm256_packs_epi32(low_halves(sums[0], sums[1]), low_halves(sums[2], sums[3]));
+  }
+
+ private:
+  QSTEP_INLINE static __m256i low_halves(__m256 first, __m256 second) {
+    return _mm256_permute4x64_epi64(_mm256_castps_si256(_mm256_shuffle_ps(first, second, 0x88)), 0xD8);
+  }
+
+  __m256d factor_[4];
+};
+
 /// The largest magnitude of steps that matters: all beyond become the same code.
 constexpr double step_limit = 1024;
 
@@ -47,24 +71,6 @@ QSTEP_INLINE inline __m128i round_doubles(__m256d steps) {
 QSTEP_INLINE inline __m256i words_of(const __m128i (&steps)[4]) {
   return _mm256_packs_epi32(_mm256_set_m128i(steps[1], steps[0]), _mm256_set_m128i(steps[3], steps[2]));
 }
-
-class ByDoubleFactor {
- public:
-  QSTEP_INLINE explicit ByDoubleFactor(const double* factors) {
-    avx2::unroll<4>([&](auto i) QSTEP_INLINE { factor_[i] = _mm256_loadu_pd(factors + 4 * i); });
-  }
-
-  QSTEP_INLINE __m256i words(const int32_t* accumulators) const {
-    __m128i steps[4];
-    avx2::unroll<4>([&](auto i) QSTEP_INLINE {
-      steps[i] = round_doubles(_mm256_mul_pd(_mm256_cvtepi32_pd(avx2::load_half(accumulators + 4 * i)), factor_[i]));
-    });
-    return words_of(steps);
-  }
-
- private:
-  __m256d factor_[4];
-};
 
 class ByShift {
  public:

@@ -17,7 +17,7 @@ struct Tiles {
   static void multiply(const TileInput<int16_t>& input, int panels, const int16_t* weights, int64_t steps,
                        const int32_t* bias, int32_t* tile);
   static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
-    epilogue.store_avx2(tile, output);
+    epilogue.store_avx512(tile, output);
   }
 };
 
