@@ -17,6 +17,7 @@ from harness.layers import BIT_WIDTHS, LAYERS, SMOKE_LAYERS, Layer
 from harness.qstep_engine import QstepProgram, build_network
 from harness.random_layer import random_layer
 from harness.session import Session, options
+from peers import PEERS
 
 PARTS = ("conv", "gemm", "depthwise")
 PEER_BITS = (8, 8)
@@ -57,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=(*PARTS, "all"))
     arguments = options(parser)
-    session = Session(arguments)
+    session = Session(arguments, PEERS)
     layers = SMOKE_LAYERS if arguments.smoke else LAYERS
     for part in PARTS if arguments.part == "all" else (arguments.part,):
         session.measure(part, rows(session, [layer for layer in layers if layer.kind == part]))

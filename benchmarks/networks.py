@@ -18,6 +18,7 @@ from harness.network import Network
 from harness.qstep_engine import QstepProgram, build_network
 from harness.session import Session, options
 from harness.torchvision_networks import NETWORKS, FloatNetwork
+from peers import PEERS
 
 BIT_WIDTHS = [(8, 8), (4, 4), (2, 2)]  #: of activations and weights; first and last layer have 8
 PEER_BITS = (8, 8)
@@ -85,7 +86,7 @@ def main() -> None:
     parser.add_argument("network", choices=(*NETWORKS, "all"))
     parser.add_argument("--batch", type=int, choices=BATCHES, help="default: 1 and 8")
     arguments = options(parser)
-    session = Session(arguments)
+    session = Session(arguments, PEERS)
     names = NETWORKS if arguments.network == "all" else (arguments.network,)
     batches = (1,) if arguments.smoke else (arguments.batch,) if arguments.batch else BATCHES
     session.measure("networks", rows(session, names, batches))

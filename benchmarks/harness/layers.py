@@ -16,7 +16,7 @@ class Layer:
     size: int = 0  #: height and width of the input
     stride: int = 1
     groups: int = 1
-    rows: int = 1  #: of a product; images of a batch otherwise
+    rows: int = 1  #: vectors of a product, or images
 
     @property
     def is_conv(self) -> bool:

@@ -95,17 +95,7 @@ class QstepProgram:
         return {node["name"]: node["kernel"] for node in self._timed.nodes()}[self._network.output.name]
 
     def memory(self) -> dict[str, int]:
-        return {"arena_bytes": self._timed.arena_bytes([list(self._input[0].shape)])}
+        return self._timed.memory([list(self._input[0].shape)])
 
-
-class QstepEngine:
-    is_integer = True
-
-    def __init__(self, name: str = "qstep") -> None:
-        self.name = name
-
-    def version(self) -> str:
-        return qstep.__version__
-
-    def build(self, network: Network, x: np.ndarray, threads: int) -> QstepProgram:
-        return QstepProgram(network, x, threads)
+    def graph(self) -> bytes:
+        return self._timed.graph().to_bytes()

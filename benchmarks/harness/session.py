@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from peers import PEERS
 
 from .engine import Engine, Program, UnavailableError
 from .machine import machine
@@ -39,7 +38,7 @@ def options(parser: argparse.ArgumentParser, arguments: list[str] | None = None)
 
 
 class Session:
-    def __init__(self, arguments: argparse.Namespace) -> None:
+    def __init__(self, arguments: argparse.Namespace, peers: list[Engine]) -> None:
         settle(arguments.isa, arguments.threads)
         self.arguments = arguments
         self.threads: int = arguments.threads
@@ -48,8 +47,8 @@ class Session:
         self.peers: list[Engine] = []
         self.skipped: dict[str, str] = {}
         versions = {}
-        cannot_hold = hold_packages(arguments.isa)
-        for peer in PEERS:
+        cannot_hold = hold_packages(arguments.isa) if peers else {}
+        for peer in peers:
             try:
                 if reason := cannot_hold.get(peer.name.split()[0]):
                     raise UnavailableError(reason)
