@@ -11,9 +11,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness.plots import plot_layers, plot_networks
+from harness.plots import plot_layers, plot_networks, plot_scale
 from harness.results import read
-from harness.tables import Row, differing, goal_results, goal_table, markdown, speed_table, time_table, wrong_table
+from harness.tables import (
+    Row,
+    differing,
+    goal_results,
+    goal_table,
+    markdown,
+    scale_table,
+    speed_table,
+    time_table,
+    wrong_table,
+)
 
 MARKER = "<!-- What follows is written by benchmarks/report.py. -->"
 LAYER_PARTS = ("conv", "depthwise", "gemm")
@@ -53,6 +63,9 @@ def of_mode(rows: list[Row], mode: str) -> list[str]:
     networks = [row for row in rows if row["part"] == "networks"]
     if networks:
         parts += ["### Logits more than one step away from qstep's", "", wrong_table(networks)]
+    scale = [row for row in rows if row["part"] == "scale"]
+    if scale:
+        parts += ["### Scale", "", scale_table(scale)]
     return parts
 
 
@@ -68,7 +81,12 @@ def report(rows: list[Row], figures: list[str]) -> str:
 
 def draw(rows: list[Row], folder: Path, prefix: str) -> list[str]:
     figures = []
-    for name, parts, plot in (("layers", LAYER_PARTS, plot_layers), ("networks", ("networks",), plot_networks)):
+    plots = {
+        "layers": (LAYER_PARTS, plot_layers),
+        "networks": (("networks",), plot_networks),
+        "scale": (("scale",), plot_scale),
+    }
+    for name, (parts, plot) in plots.items():
         by_mode: dict[str, list[Row]] = {}
         for row in rows:
             if row["part"] in parts:

@@ -7,6 +7,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
+
 from qstep import _C
 
 STATUS = Path("/proc/self/status")

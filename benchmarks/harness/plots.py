@@ -77,3 +77,28 @@ def plot_networks(rows_by_mode: dict[str, Sequence[Row]], path: Path) -> None:
                     panel.set_yticks([])
         figure.tight_layout()
         _save(figure, path)
+
+
+def plot_scale(rows_by_mode: dict[str, Sequence[Row]], path: Path) -> None:
+    """Time against work, one line per series; gray: time in proportion to work."""
+    with plt.rc_context(SETTINGS):
+        figure, panels = plt.subplots(len(rows_by_mode), 2, figsize=(9, 4 * len(rows_by_mode)), squeeze=False)
+        for line, (mode, rows) in zip(panels, rows_by_mode.items(), strict=True):
+            for panel, name in zip(line, engine_names(rows), strict=False):
+                for group in dict.fromkeys(row["group"] for row in rows):
+                    points = sorted(
+                        (row["products"], np.median(row["engines"][name]["times"]))
+                        for row in rows
+                        if row["group"] == group
+                    )
+                    panel.loglog(*zip(*points, strict=True), "o-", markersize=3, linewidth=1, label=group)
+                low, high = panel.get_xlim()
+                for rate in (10, 100):
+                    panel.plot([low, high], [low / rate / 1000, high / rate / 1000], color="gray", linewidth=0.6)
+                    panel.annotate(f"{rate} GMAC/s", (high, high / rate / 1000), fontsize=7, color="gray")
+                panel.set_xlabel("products")
+                panel.set_ylabel("us")
+                panel.set_title(f"{name}, {mode}, 1 thread", loc="left")
+            line[0].legend(fontsize=7, frameon=False)
+        figure.tight_layout()
+        _save(figure, path)

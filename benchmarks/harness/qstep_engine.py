@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-import qstep
 from qstep import _C
 
 from .network import INPUT, LIMITS, Add, Conv, GlobalAveragePool, Grid, Linear, MaxPool, Network, Operation, Weight

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-
 from .engine import Engine, Program, UnavailableError
 from .machine import machine
 from .network import Network, real_input

@@ -137,3 +137,32 @@ def wrong_table(rows: Sequence[Row]) -> str:
 
 def differing(rows: Iterable[Row]) -> int:
     return sum(engine.get("differing", 0) for row in rows for engine in row["engines"].values())
+
+
+def scale_table(rows: Sequence[Row]) -> str:
+    """By series: how far the time per product at the most work is from the best in the series, and memory there."""
+    lines = []
+    for group in dict.fromkeys(row["group"] for row in rows):
+        series = [row for row in rows if row["group"] == group]
+        for name in engine_names(series):
+            rates = [row["products"] / np.median(row["engines"][name]["times"]) / 1000 for row in series]
+            most = max(series, key=lambda row: row["products"])
+            engine = most["engines"][name]
+            memory, mebi = engine["memory"], 2**-20
+            cells = [f"{min(rates):.1f}", f"{max(rates):.1f}", f"{rates[series.index(most)]:.1f}", str(most["value"])]
+            cells += [f"{memory[key] * mebi:.2f}" for key in ("activations", "scratch", "arena", "weights")]
+            cells.append(" + ".join(f"{value * mebi:.2f}" for value in engine.get("resident") or ()))
+            lines.append([f"{group}, {name.removeprefix('qstep ')}", *cells])
+    head = [
+        "GMAC/s",
+        "least",
+        "most",
+        "at most work",
+        "which is",
+        "MiB: activations",
+        "scratch",
+        "arena",
+        "weights",
+        "resident: built + run",
+    ]
+    return markdown(head, lines)

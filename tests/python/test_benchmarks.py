@@ -23,11 +23,11 @@ def test_a_smoke_run_ends_in_a_report(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     run("kernels.py", "all", "--smoke", "--results", str(tmp_path))
     run("networks.py", "mobilenet_v2", "--smoke", "--results", str(tmp_path))
+    run("scale.py", "--smoke", "--results", str(tmp_path))
     run("report.py", str(tmp_path))
     report = json.loads((tmp_path / "report.json").read_text())
-    assert {row["part"] for row in report["rows"]} == {"conv", "depthwise", "gemm", "networks"}
+    assert {row["part"] for row in report["rows"]} == {"conv", "depthwise", "gemm", "networks", "scale"}
     assert report["differing"] == 0
     assert all(len(engine["times"]) == 2 for row in report["rows"] for engine in row["engines"].values())
     assert "| CPU |" in (tmp_path / "report.md").read_text()
-    assert (tmp_path / "layers.svg").exists()
-    assert (tmp_path / "networks.svg").exists()
+    assert all((tmp_path / f"{figure}.svg").exists() for figure in ("layers", "networks", "scale"))
