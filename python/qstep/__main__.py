@@ -45,7 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="time every layer")
     bench.add_argument("file", metavar="FILE", help="checkpoint")
     bench.add_argument("--repeat", type=int, default=20, metavar="N", help="runs to take medians of (default 20)")
-    bench.add_argument("--batch", type=int, metavar="N", help="batch size of the random numbers (default: as converted)")
+    bench.add_argument(
+        "--batch", type=int, metavar="N", help="batch size of the random numbers (default: as converted)"
+    )
     bench.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     compare = commands.add_parser("compare", help="count differing codes, layer by layer")
@@ -128,7 +130,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         net = load(arguments.file, isa=arguments.isa, num_threads=arguments.threads)
-        return {"inspect": _inspect, "run": _run, "bench": _bench, "compare": _compare}[arguments.command](net, arguments)
+        return {"inspect": _inspect, "run": _run, "bench": _bench, "compare": _compare}[arguments.command](
+            net, arguments
+        )
     except (Error, OSError, ValueError) as error:
         print(f"qstep: {error}", file=sys.stderr)
         return 2

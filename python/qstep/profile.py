@@ -21,7 +21,9 @@ class LayerProfile:
     share: float  #: of the time of all layers
     products: int
     gops: float  #: 2 * products in nanoseconds; 0 where there are none
-    peak_fraction: float  #: of what the instruction set's best product instruction reaches; sums in int16 and Winograd exceed 1
+    peak_fraction: (
+        float  #: of what the instruction set's best product instruction reaches; sums in int16 and Winograd exceed 1
+    )
 
 
 @dataclass(frozen=True)

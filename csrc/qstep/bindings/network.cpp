@@ -123,6 +123,7 @@ py::dict profile_of(const IntegerNetwork& net, const engine::Profile& profile) {
 void bind_network(py::module_& m) {
   py::class_<IntegerNetwork>(m, "IntegerNetwork", "Runs a Graph; see csrc/qstep/engine/network.h.")
       .def(py::init([](const ir::Graph& graph, const std::optional<std::string>& isa, std::optional<int> num_threads) {
+             require(num_threads.value_or(1) >= 1, "IntegerNetwork: num_threads must be in [1, 1024], got {}", num_threads.value_or(1));
              return IntegerNetwork(graph, {.isa = isa.value_or(""), .num_threads = num_threads.value_or(0)});
            }),
            py::arg("graph"), py::arg("isa") = py::none(), py::arg("num_threads") = py::none())

@@ -31,7 +31,7 @@ Step copy_elements(const View& from, const View& to) {
   const int64_t to_stride = runs.inner_stride(0);
   const int64_t from_stride = runs.inner_stride(1);
   return {.items = runs.items(),
-          .cost = ir::element_count(to.shape, "copy"),
+          .cost = ir::element_count(to.shape, "copy") * (to_stride == 1 && from_stride == 1 ? 1 : 8) / 16,
           .run = [=](const Memory& memory, Range items, std::byte*) {
             const T* source = memory.at<T>(from);
             T* target = memory.at<T>(to);
@@ -53,7 +53,7 @@ Step fill_step(const View& to, uint8_t code) {
   const Runs runs(walk(to.shape, {&to.strides}));
   const int64_t stride = runs.inner_stride(0);
   return {.items = runs.items(),
-          .cost = ir::element_count(to.shape, "fill"),
+          .cost = ir::element_count(to.shape, "fill") / 2,
           .run = [=](const Memory& memory, Range items, std::byte*) {
             uint8_t* target = memory.at<uint8_t>(to);
             runs.each(items, [&](const Runs::Offsets& offsets, int64_t count) {

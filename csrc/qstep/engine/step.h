@@ -25,7 +25,7 @@ struct Memory {
 
 struct Step {
   int64_t items = 1;         ///< any partition into ranges gives the same result
-  int64_t cost = 0;          ///< about one unit per nanosecond of one thread; tells whether threads are worth waking
+  int64_t cost = 0;          ///< about the nanoseconds of one thread: tells whether threads are worth waking
   size_t scratch_bytes = 0;  ///< of each thread
   std::function<void(const Memory& memory, Range items, std::byte* scratch)> run;
 };

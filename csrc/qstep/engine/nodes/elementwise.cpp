@@ -92,7 +92,7 @@ class BilinearNode : public NodeKernel {
     const auto images = Images::of(walk(output.shape, {&output.strides, &inputs[0].strides, &right.strides}));
     if (!images) return std::nullopt;
     return Step{.items = images->rows(),
-                .cost = ir::element_count(output.shape, "bilinear"),
+                .cost = ir::element_count(output.shape, "bilinear") / 4,
                 .run = [=, this, left = inputs[0], images = *images](const Memory& memory, Range items, std::byte*) {
                   kernel_->run(problem_,
                                {.a = memory.at<const uint8_t>(left),
@@ -125,7 +125,7 @@ class LookupNode : public NodeKernel {
     const auto images = Images::of(walk(output.shape, {&output.strides, &inputs[0].strides}));
     if (!images || images->channel_stride(1) != 1) return std::nullopt;
     return Step{.items = images->rows(),
-                .cost = ir::element_count(output.shape, "lookup"),
+                .cost = ir::element_count(output.shape, "lookup") / 8,
                 .run = [=, this, input = inputs[0], images = *images](const Memory& memory, Range items, std::byte*) {
                   kernel_->run(problem_,
                                {.input = memory.at<const uint8_t>(input),

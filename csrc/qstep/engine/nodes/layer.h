@@ -1,5 +1,6 @@
 #pragma once
 // What convolutions and linear layers share.
+#include <algorithm>
 #include <vector>
 
 #include "qstep/engine/nodes/node_kernel.h"
@@ -18,7 +19,10 @@ kernels::Requantization requantization(const NodeContext& context, const ir::Wei
 /// The output pointer for codes or, without requantization, accumulators.
 kernels::Output output_pointer(const Memory& memory, const View& output, bool is_raw);
 
-/// About how many nanoseconds of one thread a product with this many multiplications takes.
-inline int64_t product_cost(int64_t multiplications) { return multiplications / 16; }
+/// About how many nanoseconds of one thread a product with this many multiplications takes: 100 in one at most, unless
+/// reading the weights takes longer.
+inline int64_t product_cost(int64_t multiplications, int64_t weight_bytes) {
+  return std::max(multiplications / 100, weight_bytes / 20);
+}
 
 }  // namespace qstep::engine

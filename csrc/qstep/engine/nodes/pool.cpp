@@ -19,7 +19,7 @@ class PoolNode : public NodeKernel {
     if (!input_layout || !output_layout) return std::nullopt;
     kernels::validate(problem_, *input_layout, *output_layout);
     return Step{.items = output_layout->batch * output_layout->height,
-                .cost = ir::element_count(inputs[0].shape, "pool"),
+                .cost = ir::element_count(inputs[0].shape, "pool") / 16,
                 .run = [=, this, input = inputs[0]](const Memory& memory, Range items, std::byte*) {
                   kernel_.run(problem_,
                               {.input = memory.at<const uint8_t>(input),

@@ -21,7 +21,7 @@ class QuantizeNode : public NodeKernel {
     if (runs.inner_stride(0) != 1) return std::nullopt;
     return Step{
         .items = runs.items(),
-        .cost = ir::element_count(output.shape, "quantize"),
+        .cost = ir::element_count(output.shape, "quantize") / 2,
         .run = [=, kernel = kernel_, grid = grid_, input = inputs[0]](const Memory& memory, Range items, std::byte*) {
           const float* x = memory.at<const float>(input);
           uint8_t* codes = memory.at<uint8_t>(output);
@@ -51,7 +51,7 @@ class DequantizeCodesNode : public NodeKernel {
     if (runs.inner_stride(0) != 1) return std::nullopt;
     return Step{
         .items = runs.items(),
-        .cost = ir::element_count(output.shape, "dequantize"),
+        .cost = ir::element_count(output.shape, "dequantize") / 2,
         .run = [=, kernel = kernel_, grid = grid_, input = inputs[0]](const Memory& memory, Range items, std::byte*) {
           const uint8_t* codes = memory.at<const uint8_t>(input);
           float* y = memory.at<float>(output);
@@ -92,7 +92,7 @@ class DequantizeAccumulatorsNode : public NodeKernel {
     const auto real = reshaped(output, three);
     if (!input || !real || (three[2] > 1 && real->strides[2] != 1)) return std::nullopt;
     return Step{.items = three[0] * three[1],
-                .cost = ir::element_count(shape, "dequantize"),
+                .cost = ir::element_count(shape, "dequantize") / 2,
                 .run = [this, input = *input, real = *real](const Memory& memory, Range items, std::byte*) {
                   const int32_t* accumulators = memory.at<const int32_t>(input);
                   float* y = memory.at<float>(real);
