@@ -39,9 +39,9 @@ constexpr Conv2dKernel table[] = {
     {"conv2d_avxvnni_dpwssd", Isa::avxvnni, supports_panel_conv2d<avxvnni::Dpwssd>, pack_panel_conv2d<avxvnni::Dpwssd>},
     {"winograd_avx2_maddubs16", Isa::avx2, winograd::supports_winograd_conv2d<winograd::avx2::Maddubs16>,
      winograd::pack_winograd_conv2d<winograd::avx2::Maddubs16>},
-    {"conv2d_avx2_maddubs16", Isa::avx2, supports_panel_conv2d<avx2::Maddubs16>, pack_panel_conv2d<avx2::Maddubs16>},
     {"winograd_avx2_madd16", Isa::avx2, winograd::supports_winograd_conv2d<winograd::avx2::Madd16>,
      winograd::pack_winograd_conv2d<winograd::avx2::Madd16>},
+    {"conv2d_avx2_maddubs16", Isa::avx2, supports_panel_conv2d<avx2::Maddubs16>, pack_panel_conv2d<avx2::Maddubs16>},
     {"conv2d_avx2_madd16", Isa::avx2, supports_panel_conv2d<avx2::Madd16>, pack_panel_conv2d<avx2::Madd16>},
 #endif
     {"conv2d_reference_shift_add", Isa::reference, shifts, pack_conv2d_shift_add},
