@@ -18,8 +18,9 @@
 //   Arithmetic(problem, geometry, first_channels), bytes(); of several sums per output, one for each
 //   stage(rows, strides, columns, width, output, output_stride)
 //       output[x * output_stride + c * group_rows + r] = rows[r][x * strides[r] + c], c < width
-//   multiply(tile, band, columns, bias, sums)
-//       sums[(b * band.sum_columns + x) * tile_columns + c], all rows b, columns x up to the next multiple of eight
+//   multiply(tile, band, bias, sums)
+//       sums[(b * band.columns + x) * tile_columns + c] for all rows b and columns x, and maybe what comes after them, up
+//       to column_step - 1 more columns
 //   finish(epilogue, tile, output)
 #include <algorithm>
 #include <array>
@@ -91,7 +92,11 @@ struct StagedBand {
       tap_offsets;        ///< [kernel_w][groups]: from an output column's first code to those of its taps
   int64_t output_stride;  ///< in codes, from one output column to the next
   int rows;               ///< of the output, at most those of the geometry
-  int64_t sum_columns;    ///< sums from one row to the next
+  int64_t columns;        ///< of the output
+
+  /// Sums go in tiles of `width` columns from this one on, to the first: the last tile may reach beyond the columns, and
+  /// what it writes there is overwritten by the sums of the next row.
+  int64_t last_tile(int64_t width) const { return (columns - 1) / width * width; }
 };
 
 /// Channels that are staged together.
@@ -127,6 +132,7 @@ class BandDepthwise final : public PackedConv2d {
       : channels_(problem.in_channels),
         geometry_(problem.window, Arithmetic::group_rows),
         blocks_(channel_blocks(channels_, Arithmetic::widths)),
+        chunk_columns_(fitting_columns()),
         zero_pixel_(static_cast<size_t>(std::max<int64_t>(channels_, Arithmetic::widths.front())),
                     static_cast<uint8_t>(problem.zero_code)),
         epilogue_(problem.requantization, channels_, accumulator_bound(as_gemm(problem))) {
@@ -173,7 +179,7 @@ class BandDepthwise final : public PackedConv2d {
     for (int64_t item = items.begin; item < items.end; ++item) {
       const int64_t image = item / bands(output);
       const int64_t row = item % bands(output) * geometry_.rows;
-      for (int64_t column = 0; column < output.width; column += chunk_columns()) {
+      for (int64_t column = 0; column < output.width; column += chunk_columns_) {
         run_chunk(arguments, image, row, column, scratch);
       }
     }
@@ -185,6 +191,7 @@ class BandDepthwise final : public PackedConv2d {
   static constexpr int widest = Arithmetic::widths.front();
   static constexpr int narrowest = Arithmetic::widths.back();
   static constexpr int64_t column_step = 8;
+  static constexpr int64_t max_chunk_columns = 8 * column_step;
   static constexpr int64_t staged_limit = 16 * 1024;  // bytes, of a first-level cache of 32 KiB
 
   int64_t bands(const ImageLayout& output) const { return (output.height + geometry_.rows - 1) / geometry_.rows; }
@@ -197,28 +204,27 @@ class BandDepthwise final : public PackedConv2d {
     return (columns - 1) * geometry_.window.stride[1] + core::window_extent(geometry_.window, 1);
   }
 
-  /// Output columns that are staged and summed at a time: a multiple of column_step.
-  int64_t chunk_columns() const {
+  int64_t fitting_columns() const {
     const int64_t fitting = staged_limit / (column_codes(widest) * static_cast<int64_t>(sizeof(Code)));
     const int64_t columns = (fitting - core::window_extent(geometry_.window, 1)) / geometry_.window.stride[1] + 1;
-    return std::clamp<int64_t>(columns / column_step, 1, 8) * column_step;
+    return std::clamp(columns / column_step * column_step, column_step, max_chunk_columns);
   }
 
   size_t staged_bytes() const {
-    return static_cast<size_t>(input_columns(chunk_columns()) * column_codes(widest)) * sizeof(Code);
+    return static_cast<size_t>(input_columns(chunk_columns_) * column_codes(widest)) * sizeof(Code);
   }
   size_t sum_bytes() const { return arithmetics_.size() * static_cast<size_t>(sums_of_tile()) * sizeof(int32_t); }
-  size_t copied_bytes() const { return static_cast<size_t>(input_columns(chunk_columns()) * column_codes(narrowest)); }
-  int64_t sums_of_tile() const { return geometry_.rows * chunk_columns() * tile_columns; }
+  size_t copied_bytes() const { return static_cast<size_t>(input_columns(chunk_columns_) * column_codes(narrowest)); }
+  int64_t sums_of_tile() const { return (geometry_.rows * chunk_columns_ + column_step) * tile_columns; }
 
   void run_chunk(const Conv2dArguments& arguments, int64_t image, int64_t row, int64_t column,
                  std::byte* scratch) const {
     const ImageLayout& output = arguments.output_layout;
-    const int64_t columns = std::min(chunk_columns(), output.width - column);
+    const int64_t columns = std::min(chunk_columns_, output.width - column);
     const int rows = static_cast<int>(std::min<int64_t>(geometry_.rows, output.height - row));
-    int64_t output_offsets[max_band_rows][max_chunk_columns];
-    for (int b = 0; b < rows; ++b) {
-      for (int64_t x = 0; x < columns; ++x) output_offsets[b][x] = output.offset(image, row + b, column + x);
+    int64_t output_offsets[group_rows * max_chunk_columns];
+    for (int64_t b = 0; b < rows; ++b) {
+      for (int64_t x = 0; x < columns; ++x) output_offsets[b * columns + x] = output.offset(image, row + b, column + x);
     }
     auto* staged = reinterpret_cast<Code*>(scratch);
     auto* sums = reinterpret_cast<int32_t*>(scratch + staged_bytes());
@@ -231,23 +237,20 @@ class BandDepthwise final : public PackedConv2d {
                                     .tap_offsets = block.tap_offsets,
                                     .output_stride = output_stride,
                                     .rows = rows,
-                                    .sum_columns = chunk_columns()};
+                                    .columns = columns};
         for (size_t k = 0; k < arithmetics_.size(); ++k) {
           const int64_t bias = (static_cast<int64_t>(k) * tiles_ + tile) * tile_columns;
-          arithmetics_[k].multiply(tile, band, columns, bias_.data() + bias,
-                                   sums + static_cast<int64_t>(k) * sums_of_tile());
+          arithmetics_[k].multiply(tile, band, bias_.data() + bias, sums + static_cast<int64_t>(k) * sums_of_tile());
         }
         const int64_t first_channel = block.first_channel + t * tile_columns;
-        for (int b = 0; b < rows; ++b) {
-          Arithmetic::finish(epilogue_,
-                             {.accumulators = sums + b * chunk_columns() * tile_columns,
-                              .sum_stride = sums_of_tile(),
-                              .rows = static_cast<int>(columns),
-                              .first_channel = first_channel,
-                              .channels = static_cast<int>(std::min<int64_t>(tile_columns, channels_ - first_channel)),
-                              .row_offsets = output_offsets[b]},
-                             arguments.output);
-        }
+        Arithmetic::finish(epilogue_,
+                           {.accumulators = sums,
+                            .sum_stride = sums_of_tile(),
+                            .rows = static_cast<int>(rows * columns),
+                            .first_channel = first_channel,
+                            .channels = static_cast<int>(std::min<int64_t>(tile_columns, channels_ - first_channel)),
+                            .row_offsets = output_offsets},
+                           arguments.output);
       }
     }
   }
@@ -277,7 +280,7 @@ class BandDepthwise final : public PackedConv2d {
             inside ? arguments.input + layout.offset(image, y, x + begin) + block.first_channel : zero_pixel_.data();
         strides[r] = inside ? layout.pixel_stride : 0;
         if (inside && copies_pixels()) copy_pixels(rows[r], strides[r], end - begin, copies);
-        copies += copies_pixels() ? input_columns(chunk_columns()) * narrowest : 0;
+        copies += copies_pixels() ? input_columns(chunk_columns_) * narrowest : 0;
       }
       Arithmetic::stage(rows, strides, end - begin, block.width, staged + begin * codes + g * group_rows * block.width,
                         codes);
@@ -294,13 +297,11 @@ class BandDepthwise final : public PackedConv2d {
     stride = narrowest;
   }
 
-  static constexpr int max_band_rows = group_rows;
-  static constexpr int64_t max_chunk_columns = 8 * column_step;
-
   int64_t channels_;
   BandGeometry geometry_;
   std::vector<ChannelBlock> blocks_;
   int64_t tiles_ = 0;
+  int64_t chunk_columns_;                // of the output, staged and summed at a time
   std::vector<Arithmetic> arithmetics_;  // one for each sum
   AlignedVector<int32_t> bias_;          // folded; [sums][tiles_][tile_columns]
   AlignedVector<uint8_t> zero_pixel_;    // padded to a block

@@ -17,7 +17,7 @@ class DepthwiseMadd16 {
  public:
   using Code = int16_t;
   static constexpr int group_rows = 2;
-  static constexpr std::array widths{16};
+  static constexpr std::array widths{32, 16};
 
   static bool supports(const Conv2dProblem&) { return true; }
 
@@ -27,8 +27,7 @@ class DepthwiseMadd16 {
 
   static void stage(const std::array<const uint8_t*, 2>& rows, const std::array<int64_t, 2>& strides, int64_t columns,
                     int width, int16_t* output, int64_t output_stride);
-  void multiply(int64_t tile, const StagedBand<int16_t>& band, int64_t columns, const int32_t* bias,
-                int32_t* sums) const;
+  void multiply(int64_t tile, const StagedBand<int16_t>& band, const int32_t* bias, int32_t* sums) const;
   static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
     epilogue.store_avx2(tile, output);
   }
@@ -53,8 +52,7 @@ class DepthwiseMaddubs16 {
 
   static void stage(const std::array<const uint8_t*, 2>& rows, const std::array<int64_t, 2>& strides, int64_t columns,
                     int width, uint8_t* output, int64_t output_stride);
-  void multiply(int64_t tile, const StagedBand<uint8_t>& band, int64_t columns, const int32_t* bias,
-                int32_t* sums) const;
+  void multiply(int64_t tile, const StagedBand<uint8_t>& band, const int32_t* bias, int32_t* sums) const;
   static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
     epilogue.store_avx2(tile, output);
   }

@@ -46,15 +46,15 @@ QSTEP_INLINE inline void sum_taps(const StagedBand<uint8_t>& band, const uint8_t
     weights += weight_stride;
   }
   unroll<rows>([&](auto b) QSTEP_INLINE {
-    unroll<columns>(
-        [&](auto x) QSTEP_INLINE { store(sums + (b * band.sum_columns + x) * tile_columns, sum[b * columns + x]); });
+    unroll<columns>([&](auto x)
+                        QSTEP_INLINE { store(sums + (b * band.columns + x) * tile_columns, sum[b * columns + x]); });
   });
 }
 
 template <int rows, int columns>
-void sum_tile(const StagedBand<uint8_t>& band, int64_t count, const int8_t* weights, int64_t weight_stride,
-              const int32_t* bias, int32_t* sums) {
-  for (int64_t x = 0; x < count; x += columns) {
+void sum_tile(const StagedBand<uint8_t>& band, const int8_t* weights, int64_t weight_stride, const int32_t* bias,
+              int32_t* sums) {
+  for (int64_t x = band.last_tile(columns); x >= 0; x -= columns) {
     sum_taps<rows, columns>(band, band.codes + x * band.output_stride, weights, weight_stride, bias,
                             sums + x * tile_columns);
   }
@@ -106,19 +106,18 @@ void DepthwiseDot8::stage(const std::array<const uint8_t*, 4>& rows, const std::
   }
 }
 
-void DepthwiseDot8::multiply(int64_t tile, const StagedBand<uint8_t>& band, int64_t columns, const int32_t* bias,
-                             int32_t* sums) const {
+void DepthwiseDot8::multiply(int64_t tile, const StagedBand<uint8_t>& band, const int32_t* bias, int32_t* sums) const {
   const int64_t weight_stride = int64_t{geometry_.rows} * tile_columns * group_rows;
   const int8_t* weights = weights_.data() + tile * geometry_.taps() * weight_stride;
   switch (band.rows) {
     case 1:
-      return sum_tile<1, 8>(band, columns, weights, weight_stride, bias, sums);
+      return sum_tile<1, 8>(band, weights, weight_stride, bias, sums);
     case 2:
-      return sum_tile<2, 8>(band, columns, weights, weight_stride, bias, sums);
+      return sum_tile<2, 8>(band, weights, weight_stride, bias, sums);
     case 3:
-      return sum_tile<3, 4>(band, columns, weights, weight_stride, bias, sums);
+      return sum_tile<3, 4>(band, weights, weight_stride, bias, sums);
     default:
-      return sum_tile<4, 4>(band, columns, weights, weight_stride, bias, sums);
+      return sum_tile<4, 4>(band, weights, weight_stride, bias, sums);
   }
 }
 

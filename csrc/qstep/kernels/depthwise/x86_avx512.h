@@ -25,8 +25,7 @@ class DepthwiseDot8 {
 
   static void stage(const std::array<const uint8_t*, 4>& rows, const std::array<int64_t, 4>& strides, int64_t columns,
                     int width, uint8_t* output, int64_t output_stride);
-  void multiply(int64_t tile, const StagedBand<uint8_t>& band, int64_t columns, const int32_t* bias,
-                int32_t* sums) const;
+  void multiply(int64_t tile, const StagedBand<uint8_t>& band, const int32_t* bias, int32_t* sums) const;
   static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
     epilogue.store_avx2(tile, output);
   }
