@@ -27,7 +27,7 @@ class DepthwiseDot8 {
                     int width, uint8_t* output, int64_t output_stride);
   void multiply(int64_t tile, const StagedBand<uint8_t>& band, const int32_t* bias, int32_t* sums) const;
   static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
-    epilogue.store_avx2(tile, output);
+    epilogue.store_avx512(tile, output);
   }
 
  private:
