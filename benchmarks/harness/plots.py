@@ -15,6 +15,7 @@ from .goals import GOALS, ONNXRUNTIME
 from .tables import Row, engine_names, geometric_mean, row_speed
 
 COLOURS = {"A8W8": "tab:blue", "A8W7": "tab:cyan", "A8W4": "tab:green", "A4W4": "tab:orange", "A2W2": "tab:red"}
+GROUPS = ("3x3 stride 1", "direct", "stem", "depthwise", "vector-matrix", "matrix-matrix")
 SETTINGS = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "qstep"}
 
 
@@ -24,11 +25,11 @@ def _save(figure: plt.Figure, path: Path) -> None:
 
 
 def plot_layers(rows_by_mode: dict[str, Sequence[Row]], path: Path) -> None:
-    """Each layer's speed relative to onnxruntime, by class and bit width; a bar for the geometric mean, a triangle for the goal."""
+    """Each layer's speed relative to onnxruntime, by class and bit width; a bar for the geometric mean, a black triangle for the goal."""
     with plt.rc_context(SETTINGS):
         figure, panels = plt.subplots(len(rows_by_mode), 1, figsize=(9, 3.2 * len(rows_by_mode)), squeeze=False)
         for panel, (mode, rows) in zip(panels[:, 0], rows_by_mode.items(), strict=True):
-            groups = list(dict.fromkeys(row["group"] for row in rows))
+            groups = [group for group in GROUPS if any(row["group"] == group for row in rows)]
             goals = {(g.group, g.engine): g.ratio for g in GOALS[mode] if g.against == ONNXRUNTIME}
             for at, group in enumerate(groups):
                 for shift, (bits, colour) in enumerate(COLOURS.items()):
@@ -56,7 +57,7 @@ def plot_layers(rows_by_mode: dict[str, Sequence[Row]], path: Path) -> None:
             panel.axhline(1, color="gray", linewidth=0.8)
             panel.set_ylabel("times as fast as\nonnxruntime int8")
             panel.set_title(f"{mode}, 1 thread", loc="left")
-        panels[0, 0].legend(ncols=len(COLOURS), frameon=False, loc="upper right")
+        panels[0, 0].legend(ncols=len(COLOURS), frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
         figure.tight_layout()
         _save(figure, path)
 
@@ -67,11 +68,14 @@ def plot_networks(rows_by_mode: dict[str, Sequence[Row]], path: Path) -> None:
         figure, panels = plt.subplots(len(rows_by_mode), 3, figsize=(9, 2.6 * len(rows_by_mode)), squeeze=False)
         for line, (mode, rows) in zip(panels, rows_by_mode.items(), strict=True):
             shown = [row for row in rows if row["batch"] == 1 and row["threads"] == 1]
+            names = engine_names(shown)[::-1]
+            colours = [COLOURS.get(name.removeprefix("qstep "), "lightgray") for name in names]
+            for panel in line:
+                panel.set_visible(False)
             for panel, row in zip(line, shown, strict=False):
-                names = engine_names([row])[::-1]
-                medians = [np.median(row["engines"][name]["times"]) / 1000 for name in names]
-                colours = [COLOURS.get(name.removeprefix("qstep "), "lightgray") for name in names]
-                panel.barh(names, medians, color=colours)
+                times = [row["engines"].get(name, {}).get("times", [0]) for name in names]
+                panel.set_visible(True)
+                panel.barh(names, [np.median(t) / 1000 for t in times], color=colours)
                 panel.set_title(f"{row['group']}, {mode}, ms", loc="left")
                 if panel is not line[0]:
                     panel.set_yticks([])
