@@ -45,9 +45,56 @@ TEST(Gemm, EveryBitWidthAndPattern) {
       }
     }
   }
+  used.merge(expect_exact(LayerCase(product(2, 230, 4608), {8, 2}, Pattern::random, random), 1, random));
   for (const GemmKernel& kernel : gemm_kernels()) {
     EXPECT_TRUE(used.contains(kernel.name) || !is_supported(kernel.isa)) << kernel.name << " was never used";
   }
+}
+
+/// The rows that pack few bits take large matrices only; packed all the same, they must be exact for any.
+TEST(Gemm, FewBitsPackedForFewRows) {
+  const unsigned seed = 20260217;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  const auto expect_packed_exact = [&](const LayerCase& layer, int bits) {
+    for (const GemmKernel& kernel : gemm_kernels()) {
+      const bool packs = kernel.name.ends_with(fmt::format("_or_{}_bits", bits));
+      if (packs && is_supported(kernel.isa)) {
+        EXPECT_EQ(difference(kernel, layer, 1 + static_cast<int>(random() % 3), random), "");
+      }
+    }
+  };
+  for (const int bits : {2, 4}) {
+    for (int64_t depth = 1; depth <= 70; ++depth) {
+      const auto rows = static_cast<int64_t>(1 + random() % 6);
+      LayerCase layer(product(rows, 1 + depth % 35, depth), {8, bits}, Pattern::random, random);
+      layer.sliced = depth % 2 == 0;
+      expect_packed_exact(layer, bits);
+      ASSERT_FALSE(HasFailure());
+    }
+    for (const Pattern pattern : all_patterns) {
+      for (const int activation : {1, 2, 4, 8}) {
+        expect_packed_exact(LayerCase(product(3, 18, 4616), {activation, bits}, pattern, random), bits);
+        ASSERT_FALSE(HasFailure()) << "A" << activation << "W" << bits;
+      }
+    }
+    LayerCase far_from_zero(product(4, 20, 77), {8, bits}, Pattern::random, random);
+    for (int16_t& w : far_from_zero.weights) w = static_cast<int16_t>(w - 100);
+    far_from_zero.judge();
+    expect_packed_exact(far_from_zero, bits);
+  }
+}
+
+TEST(Gemm, LargeMatricesOfFewBitsArePacked) {
+  if (!is_supported(Isa::avx2)) GTEST_SKIP() << "this CPU has no AVX2";
+  std::mt19937 random(20260218);
+  const auto chosen = [&](int64_t columns, int bits) {
+    return choose_gemm(LayerCase(product(0, columns, 4096), {8, bits}, Pattern::random, random).gemm(), Isa::avx2).name;
+  };
+  EXPECT_EQ(chosen(256, 2), "gemm_avx2_maddubs16_or_2_bits");
+  EXPECT_EQ(chosen(256, 4), "gemm_avx2_maddubs16_or_4_bits");
+  EXPECT_EQ(chosen(256, 5), "gemm_avx2_maddubs16");
+  EXPECT_EQ(chosen(255, 4), "gemm_avx2_maddubs16") << "fits the cache";
 }
 
 TEST(Gemm, EveryTileTail) {

@@ -36,6 +36,15 @@ QSTEP_INLINE inline void unroll(Body body) {
   unroll_sequence(body, std::make_integer_sequence<int, Count>{});
 }
 
+/// body(value) with a constant argument; value in [1, largest].
+template <int largest, class Body>
+QSTEP_INLINE inline void with_constant(int value, Body body) {
+  if constexpr (largest > 1) {
+    if (value < largest) return with_constant<largest - 1>(value, body);
+  }
+  body(std::integral_constant<int, largest>{});
+}
+
 /// Costs nothing and says that x is in a register here. gcc 12 keeps its choice through a loop, where it may else hold
 /// half of the accumulators on the stack.
 QSTEP_INLINE inline void keep_in_register(__m256i& x) { asm("" : "+x"(x)); }
@@ -50,6 +59,12 @@ QSTEP_INLINE inline __m256i broadcast_4_bytes(const void* p) {
   int32_t bytes;
   std::memcpy(&bytes, p, sizeof bytes);
   return _mm256_set1_epi32(bytes);
+}
+
+/// Asks for the weights that a product of few rows will read. One stream of them is faster than the CPU foresees.
+QSTEP_INLINE inline void prefetch_weights(const void* weights) {
+  constexpr int64_t distance = 8192;
+  _mm_prefetch(static_cast<const char*>(weights) + distance, _MM_HINT_T0);
 }
 
 /// Sixteen int32 in [-32768, 32767] as codes: + zero_point, in order. The sums lie in [0, 255].

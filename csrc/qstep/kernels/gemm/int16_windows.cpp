@@ -14,10 +14,11 @@ constexpr int half_lanes = lanes / 2;
 
 // Measured on 6 x 16 tiles in the first-level cache, in units of one step with vpmaddwd. A window of constant length
 // keeps its int32 accumulators in registers, one of any length has them in memory.
-constexpr struct {
+struct ConstantWindow {
   int window;
   double cost_of_step;
-} constant_windows[] = {{1, 0.79}, {2, 0.60}, {4, 0.54}, {8, 0.52}};
+};
+constexpr std::array<ConstantWindow, 4> constant_windows{{{1, 0.79}, {2, 0.60}, {4, 0.54}, {8, 0.52}}};
 constexpr double cost_of_step_in_memory = 0.495;
 constexpr double cost_of_window_in_memory = 0.72;
 constexpr double cost_of_excess_step = 0.45;
@@ -155,8 +156,31 @@ Int16Windows with_constant_windows(std::span<int8_t> panel, int32_t quant_max, i
 
 }  // namespace
 
+int longest_constant_window(std::span<const int8_t> panel, int32_t quant_max, int unit, int limit) {
+  const LaneSums largest = largest_sums(quant_max);
+  const auto fits = [&](int64_t first, int64_t end) {
+    for (int lane = 0; lane < lanes; ++lane) {
+      LaneSums sums;
+      for (int64_t s = first; s < end; ++s) sums.add_pair(panel.data() + s * step_weights + 2 * lane);
+      if (!sums.fits(largest)) return false;
+    }
+    return true;
+  };
+  int window = limit;
+  for (int64_t first = 0; window > 0 && first < step_count(panel);) {
+    if (fits(first, std::min(first + window * unit, step_count(panel)))) {
+      first += window * unit;
+    } else {
+      --window;
+      first = 0;
+    }
+  }
+  return window;
+}
+
 Int16Windows plan_int16_windows(std::span<int8_t> panel, int32_t quant_max) {
   Int16Windows best = with_windows_in_memory(panel, quant_max);
+  if (best.cost <= constant_windows.back().cost_of_step * static_cast<double>(step_count(panel))) return best;
   AlignedVector<int8_t> best_panel(panel.begin(), panel.end());
   for (const auto& [window, cost_of_step] : constant_windows) {
     AlignedVector<int8_t> cut(panel.begin(), panel.end());

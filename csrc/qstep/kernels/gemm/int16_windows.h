@@ -35,6 +35,9 @@ struct Int16Windows {
   double cost = 0;                    ///< time of a tile, in those of one step of vpmaddwd on int16
 };
 
+/// The largest n of at most `limit` for which windows of n * unit steps, from each multiple on, fit; 0 where none does.
+int longest_constant_window(std::span<const int8_t> panel, int32_t quant_max, int unit, int limit);
+
 /// The fastest of all ways to sum a panel, judged by measured costs. Cuts the excess off `panel`.
 Int16Windows plan_int16_windows(std::span<int8_t> panel, int32_t quant_max);
 

@@ -1,7 +1,9 @@
+#include "qstep/kernels/gemm/by_rows.h"
 #include "qstep/kernels/gemm/gemm.h"
 #include "qstep/kernels/gemm/panel_gemm.h"
 #include "qstep/kernels/gemm/reference.h"
 #include "qstep/kernels/gemm/x86_avx2.h"
+#include "qstep/kernels/gemm/x86_avx2_packed_bits.h"
 #include "qstep/kernels/gemm/x86_avx512vnni.h"
 #include "qstep/kernels/gemm/x86_avxvnni.h"
 #include "qstep/kernels/kernel_table.h"
@@ -17,8 +19,16 @@ constexpr GemmKernel table[] = {
 #if defined(__x86_64__)
     {"gemm_avx512vnni_dpbusd", Isa::avx512vnni, avx512vnni::Dpbusd::supports, pack_panel_gemm<avx512vnni::Dpbusd>},
     {"gemm_avx512vnni_dpwssd", Isa::avx512vnni, avx512vnni::Dpwssd::supports, pack_panel_gemm<avx512vnni::Dpwssd>},
+    {"gemm_avxvnni_dpbusd_or_2_bits", Isa::avxvnni, supports_by_rows<avx2::PackedBits16<2>, avxvnni::Dpbusd>,
+     pack_by_rows<avx2::PackedBits16<2>, avxvnni::Dpbusd>},
+    {"gemm_avxvnni_dpbusd_or_4_bits", Isa::avxvnni, supports_by_rows<avx2::PackedBits16<4>, avxvnni::Dpbusd>,
+     pack_by_rows<avx2::PackedBits16<4>, avxvnni::Dpbusd>},
     {"gemm_avxvnni_dpbusd", Isa::avxvnni, avxvnni::Dpbusd::supports, pack_panel_gemm<avxvnni::Dpbusd>},
     {"gemm_avxvnni_dpwssd", Isa::avxvnni, avxvnni::Dpwssd::supports, pack_panel_gemm<avxvnni::Dpwssd>},
+    {"gemm_avx2_maddubs16_or_2_bits", Isa::avx2, supports_by_rows<avx2::PackedBits16<2>, avx2::Maddubs16>,
+     pack_by_rows<avx2::PackedBits16<2>, avx2::Maddubs16>},
+    {"gemm_avx2_maddubs16_or_4_bits", Isa::avx2, supports_by_rows<avx2::PackedBits16<4>, avx2::Maddubs16>,
+     pack_by_rows<avx2::PackedBits16<4>, avx2::Maddubs16>},
     {"gemm_avx2_maddubs16", Isa::avx2, avx2::Maddubs16::supports, pack_panel_gemm<avx2::Maddubs16>},
     {"gemm_avx2_madd16", Isa::avx2, avx2::Madd16::supports, pack_panel_gemm<avx2::Madd16>},
 #endif

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <span>
 
+#include "qstep/core/error.h"
 #include "qstep/kernels/gemm/pack_panels.h"
 #include "qstep/kernels/x86_avx2.h"
 
@@ -13,18 +14,36 @@ Madd16::Madd16(const GemmProblem& problem, int64_t groups) : steps_(ceil_divide(
   pack_panels<depth_step>(problem, groups, steps_, weights_);
 }
 
+namespace {
+
+bool fit_int8(std::span<const int16_t> weights) {
+  return std::ranges::all_of(weights, [](int16_t w) { return -128 <= w && w <= 127; });
+}
+
+}  // namespace
+
 bool Maddubs16::supports(const GemmProblem& problem) {
-  if (!std::ranges::all_of(problem.weights, [](int16_t w) { return -128 <= w && w <= 127; })) return false;
-  // One group stands for all, and for all sums: its panels hold the same columns, only cut elsewhere.
-  GemmProblem all = problem;
-  all.columns *= problem.sums();
-  const Maddubs16 packed(all, 1);
+  if (!fit_int8(problem.weights)) return false;
+  // A few panels stand for all, whatever their groups and sums.
+  constexpr int64_t samples = 8;
+  const int64_t panels = ceil_divide(problem.sums() * problem.columns, tile_columns);
   double cost = 0;
-  for (const Int16Windows& plan : packed.plans_) cost += plan.cost;
-  return cost < static_cast<double>(packed.plans_.size()) * static_cast<double>(packed.steps_);
+  double cost_of_madd16 = 0;
+  for (int64_t p = 0; p < panels; p += ceil_divide(panels, samples)) {
+    GemmProblem panel = problem;
+    const int64_t first = p * tile_columns;
+    panel.columns = std::min<int64_t>(tile_columns, problem.sums() * problem.columns - first);
+    panel.weights = problem.weights.subspan(static_cast<size_t>(first * problem.depth),
+                                            static_cast<size_t>(panel.columns * problem.depth));
+    const Maddubs16 packed(panel, 1);
+    cost += packed.plans_[0].cost;
+    cost_of_madd16 += static_cast<double>(packed.steps_);
+  }
+  return cost < cost_of_madd16;
 }
 
 Maddubs16::Maddubs16(const GemmProblem& problem, int64_t groups) : steps_(ceil_divide(problem.depth, depth_step)) {
+  require(fit_int8(problem.weights), "gemm: weights must be in [-128, 127]");
   pack_panels<depth_step>(problem, groups, steps_, weights_);
   const size_t panel_size = static_cast<size_t>(steps_) * step_weights;
   for (size_t start = 0; start < weights_.size(); start += panel_size) {
@@ -51,6 +70,8 @@ QSTEP_AVX2_BEGIN
 namespace qstep::kernels::avx2 {
 namespace {
 
+constexpr int few_rows = 2;  // a product of so few waits for its weights
+
 template <int rows>
 void multiply_madd16(const TileInput<int16_t>& input, const int16_t* panel, int64_t steps, const int32_t* bias,
                      int32_t* tile) {
@@ -65,6 +86,7 @@ void multiply_madd16(const TileInput<int16_t>& input, const int16_t* panel, int6
   for (int64_t s = 0; s < steps; ++s) {
     const __m256i left_weights = load(panel);
     const __m256i right_weights = load(panel + 2 * half_columns);
+    if constexpr (rows <= few_rows) prefetch_weights(panel);
     unroll<rows>([&](auto r) QSTEP_INLINE {
       const __m256i codes = broadcast_4_bytes(row[r] + input.steps[s]);
       left[r] = _mm256_add_epi32(left[r], _mm256_madd_epi16(codes, left_weights));
@@ -102,6 +124,7 @@ void multiply_windows(const TileInput<uint8_t>& input, const int8_t* panel, std:
     const auto add_step = [&](int ahead) QSTEP_INLINE {
       const __m256i left_weights = load(panel + ahead * step_weights);
       const __m256i right_weights = load(panel + ahead * step_weights + half_weights);
+      if constexpr (rows <= few_rows) prefetch_weights(panel + ahead * step_weights);
       unroll<rows>([&](auto r) QSTEP_INLINE {
         const __m256i codes = broadcast_4_bytes(row[r] + step[ahead]);
         left[r] = _mm256_add_epi16(left[r], _mm256_maddubs_epi16(codes, left_weights));
@@ -157,9 +180,11 @@ void multiply_constant_windows(const TileInput<uint8_t>& input, const int8_t* pa
         __m256i codes = broadcast_4_bytes(run);
         __m256i left_sum = _mm256_maddubs_epi16(codes, load(weights));
         __m256i right_sum = _mm256_maddubs_epi16(codes, load(weights + half_weights));
+        if constexpr (rows <= few_rows && r == 0) prefetch_weights(weights);
         unroll<window - 1>([&](auto i) QSTEP_INLINE {
           run += step_depth;
           weights += step_weights;
+          if constexpr (rows <= few_rows && r == 0) prefetch_weights(weights);
           codes = broadcast_4_bytes(run);
           left_sum = _mm256_add_epi16(left_sum, _mm256_maddubs_epi16(codes, load(weights)));
           right_sum = _mm256_add_epi16(right_sum, _mm256_maddubs_epi16(codes, load(weights + half_weights)));
@@ -175,6 +200,7 @@ void multiply_constant_windows(const TileInput<uint8_t>& input, const int8_t* pa
   for (; s < steps; ++s) {
     const __m256i left_weights = load(panel + s * step_weights);
     const __m256i right_weights = load(panel + s * step_weights + half_weights);
+    if constexpr (rows <= few_rows) prefetch_weights(panel + s * step_weights);
     unroll<rows>([&](auto r) QSTEP_INLINE {
       const __m256i codes = broadcast_4_bytes(row[r] + input.steps[s]);
       widen(left[r], _mm256_maddubs_epi16(codes, left_weights));
@@ -197,30 +223,12 @@ void multiply_constant_windows(const TileInput<uint8_t>& input, const int8_t* pa
   });
 }
 
-/// body(rows) with a constant argument, rows in [1, 6].
-template <class Body>
-QSTEP_INLINE inline void with_constant_rows(int rows, Body body) {
-  switch (rows) {
-    case 1:
-      return body(std::integral_constant<int, 1>{});
-    case 2:
-      return body(std::integral_constant<int, 2>{});
-    case 3:
-      return body(std::integral_constant<int, 3>{});
-    case 4:
-      return body(std::integral_constant<int, 4>{});
-    case 5:
-      return body(std::integral_constant<int, 5>{});
-    default:
-      return body(std::integral_constant<int, 6>{});
-  }
-}
-
 }  // namespace
 
 void Madd16::multiply(int64_t panel, int, const TileInput<int16_t>& input, const int32_t* bias, int32_t* tile) const {
   const int16_t* weights = weights_.data() + panel * steps_ * tile_columns * depth_step;
-  with_constant_rows(input.rows, [&](auto r) QSTEP_INLINE { multiply_madd16<r>(input, weights, steps_, bias, tile); });
+  with_constant<tile_rows>(input.rows,
+                           [&](auto r) QSTEP_INLINE { multiply_madd16<r>(input, weights, steps_, bias, tile); });
 }
 
 void Madd16::stage(const uint8_t* input, int64_t count, int16_t* output) {
@@ -237,7 +245,7 @@ void Maddubs16::multiply(int64_t panel, int, const TileInput<uint8_t>& input, co
                          int32_t* tile) const {
   const int8_t* weights = weights_.data() + panel * steps_ * step_weights;
   const Int16Windows& plan = plans_[static_cast<size_t>(panel)];
-  with_constant_rows(input.rows, [&](auto r) QSTEP_INLINE {
+  with_constant<tile_rows>(input.rows, [&](auto r) QSTEP_INLINE {
     const auto multiply = [&](auto window) QSTEP_INLINE {
       multiply_constant_windows<r, window>(input, weights, steps_, plan, bias, tile);
     };

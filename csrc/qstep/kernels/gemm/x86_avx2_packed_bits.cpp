@@ -1,0 +1,148 @@
+#include "qstep/kernels/gemm/x86_avx2_packed_bits.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "qstep/core/error.h"
+#include "qstep/kernels/gemm/pack_panels.h"
+#include "qstep/kernels/x86_avx2.h"
+
+#if defined(__x86_64__)
+namespace qstep::kernels::avx2 {
+namespace {
+
+// Longer ones gain nothing. Two groups always fit: 255 * 2 * (2 * 2 * 15) < 2^15, and so for two bits.
+constexpr int longest_window = 16;
+
+}  // namespace
+
+template <int bits>
+bool PackedBits16<bits>::supports(const GemmProblem& problem) {
+  const auto [smallest, largest] = std::ranges::minmax(problem.weights);
+  return largest - smallest < 1 << bits;
+}
+
+template <int bits>
+PackedBits16<bits>::PackedBits16(const GemmProblem& problem, int64_t groups)
+    : offset_(std::ranges::min(problem.weights)), groups_(ceil_divide(problem.depth, depth_step)) {
+  require(supports(problem), "gemm: these weights do not fit {} bits", bits);
+  std::vector<int16_t> from_zero(problem.weights.begin(), problem.weights.end());
+  for (int16_t& w : from_zero) w = static_cast<int16_t>(w - offset_);
+  GemmProblem unsigned_problem = problem;
+  unsigned_problem.weights = from_zero;
+  AlignedVector<int8_t> expanded;
+  pack_panels<step_depth>(unsigned_problem, groups, groups_ * group_steps, expanded);
+
+  weights_.resize(expanded.size() / group_steps, 0);
+  for (size_t i = 0; i < expanded.size(); ++i) {
+    const size_t step = i / step_weights;
+    weights_[step / group_steps * step_weights + i % step_weights] |=
+        static_cast<uint8_t>(expanded[i] << step % group_steps * bits);
+  }
+  const auto panel_size = static_cast<size_t>(groups_) * group_steps * step_weights;
+  for (size_t start = 0; start < expanded.size(); start += panel_size) {
+    windows_.push_back(
+        longest_constant_window({expanded.data() + start, panel_size}, problem.quant_max, group_steps, longest_window));
+  }
+}
+
+template <int bits>
+void PackedBits16<bits>::stage(const uint8_t* input, int64_t count, uint8_t* output) {
+  std::memcpy(output, input, static_cast<size_t>(count));
+}
+
+}  // namespace qstep::kernels::avx2
+
+QSTEP_AVX2_BEGIN
+namespace qstep::kernels::avx2 {
+namespace {
+
+constexpr int vector_bytes = 32;
+
+/// The sum of a row's codes, `step_codes` at each of `count` places.
+template <int step_codes>
+int32_t sum_codes(const uint8_t* row, const int32_t* steps, int64_t count) {
+  const __m256i zero = _mm256_setzero_si256();
+  __m256i sums = zero;
+  int64_t s = 0;
+  for (constexpr int run = vector_bytes / step_codes; s + run <= count; s += run) {
+    sums = _mm256_add_epi64(sums, _mm256_sad_epu8(load(row + steps[s]), zero));
+  }
+  int32_t sum = _mm256_extract_epi32(sums, 0) + _mm256_extract_epi32(sums, 2) + _mm256_extract_epi32(sums, 4) +
+                _mm256_extract_epi32(sums, 6);
+  for (; s < count; ++s) {
+    for (int i = 0; i < step_codes; ++i) sum += row[steps[s] + i];
+  }
+  return sum;
+}
+
+/// Step `step` of a group.
+template <int bits, int step>
+QSTEP_INLINE inline __m256i weights_of_step(__m256i group) {
+  return _mm256_and_si256(_mm256_srli_epi16(group, step * bits), _mm256_set1_epi8((1 << bits) - 1));
+}
+
+template <int bits, int rows>
+void multiply_packed_bits(const TileInput<uint8_t>& input, const uint8_t* panel, int64_t groups, int64_t window,
+                          int32_t offset, const int32_t* bias, int32_t* tile) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  const uint8_t* row[rows];
+  __m256i left[rows];
+  __m256i right[rows];
+  unroll<rows>([&](auto r) QSTEP_INLINE {
+    row[r] = input.row[r];
+    const int32_t codes = sum_codes<PackedBits16<bits>::depth_step>(row[r], input.steps, groups);
+    const auto offsets = static_cast<int32_t>(static_cast<uint32_t>(offset) * static_cast<uint32_t>(codes));
+    left[r] = _mm256_add_epi32(load(bias), _mm256_set1_epi32(offsets));
+    right[r] = _mm256_add_epi32(load(bias + half_columns), _mm256_set1_epi32(offsets));
+  });
+  for (int64_t first = 0; first < groups; first += window) {
+    __m256i left_sum[rows];
+    __m256i right_sum[rows];
+    unroll<rows>([&](auto r) QSTEP_INLINE { left_sum[r] = right_sum[r] = _mm256_setzero_si256(); });
+    for (int64_t g = first; g < std::min(first + window, groups); ++g) {
+      const __m256i left_group = load(panel);
+      const __m256i right_group = load(panel + half_weights);
+      prefetch_weights(panel);
+      panel += step_weights;
+      unroll<PackedBits16<bits>::group_steps>([&](auto s) QSTEP_INLINE {
+        const __m256i left_weights = weights_of_step<bits, s>(left_group);
+        const __m256i right_weights = weights_of_step<bits, s>(right_group);
+        unroll<rows>([&](auto r) QSTEP_INLINE {
+          const __m256i codes = broadcast_4_bytes(row[r] + input.steps[g] + s * step_depth);
+          left_sum[r] = _mm256_add_epi16(left_sum[r], _mm256_maddubs_epi16(codes, left_weights));
+          right_sum[r] = _mm256_add_epi16(right_sum[r], _mm256_maddubs_epi16(codes, right_weights));
+          keep_in_register(left_sum[r]);
+          keep_in_register(right_sum[r]);
+        });
+      });
+    }
+    unroll<rows>([&](auto r) QSTEP_INLINE {
+      left[r] = _mm256_add_epi32(left[r], _mm256_madd_epi16(left_sum[r], ones));
+      right[r] = _mm256_add_epi32(right[r], _mm256_madd_epi16(right_sum[r], ones));
+    });
+  }
+  unroll<rows>([&](auto r) QSTEP_INLINE {
+    store(tile + r * tile_columns, left[r]);
+    store(tile + r * tile_columns + half_columns, right[r]);
+  });
+}
+
+}  // namespace
+
+template <int bits>
+void PackedBits16<bits>::multiply(int64_t panel, int, const TileInput<uint8_t>& input, const int32_t* bias,
+                                  int32_t* tile) const {
+  const uint8_t* weights = weights_.data() + panel * groups_ * step_weights;
+  const int64_t window = windows_[static_cast<size_t>(panel)];
+  with_constant<tile_rows>(input.rows, [&](auto r) QSTEP_INLINE {
+    multiply_packed_bits<bits, r>(input, weights, groups_, window, offset_, bias, tile);
+  });
+}
+
+template class PackedBits16<2>;
+template class PackedBits16<4>;
+
+}  // namespace qstep::kernels::avx2
+QSTEP_AVX2_END
+#endif
