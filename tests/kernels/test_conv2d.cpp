@@ -30,6 +30,7 @@ TEST(Conv2d, EveryBitWidthAndPattern) {
   const oracle::Convolution ordinary{1, 13, 6, 7, 18, 1, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
   const oracle::Convolution wide{1, 69, 6, 7, 18, 1, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
   const oracle::Convolution depthwise{1, 37, 6, 7, 37, 37, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
+  const oracle::Convolution stem{1, 3, 9, 8, 18, 1, Window{{5, 5}, {2, 2}, {2, 2, 2, 2}, {1, 1}}};
   std::set<std::string_view> used;
   for (int a = 2; a <= 8; ++a) {
     for (int w = 2; w <= 8; ++w) {
@@ -37,6 +38,7 @@ TEST(Conv2d, EveryBitWidthAndPattern) {
         used.merge(expect_exact(LayerCase(ordinary, {a, w}, pattern, random), 1, random));
         used.merge(expect_exact(LayerCase(wide, {a, w}, pattern, random), 1, random));
         used.merge(expect_exact(LayerCase(depthwise, {a, w}, pattern, random), 1, random));
+        used.merge(expect_exact(LayerCase(stem, {a, w}, pattern, random), 2, random));
         ASSERT_FALSE(HasFailure()) << "A" << a << "W" << w;
       }
     }
@@ -52,6 +54,10 @@ TEST(Conv2d, ChosenGeometries) {
   std::mt19937 random(seed);
   const std::map<std::string, oracle::Convolution> cases{
       {"stem: 7x7, stride 2, 3 channels", {1, 3, 20, 22, 16, 1, Window{{7, 7}, {2, 2}, {3, 3, 3, 3}, {1, 1}}}},
+      {"stem: one channel", {2, 1, 11, 9, 17, 1, Window{{5, 7}, {1, 2}, {2, 3, 2, 3}, {1, 1}}}},
+      {"stem: two channels, dilated rows", {1, 2, 13, 9, 33, 1, Window{{3, 5}, {2, 1}, {2, 2, 2, 2}, {2, 1}}}},
+      {"stem: four channels, grouped", {1, 8, 9, 9, 12, 2, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}}},
+      {"stem: many columns", {1, 3, 5, 530, 16, 1, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}}},
       {"pointwise", {2, 12, 5, 6, 20, 1, Window{}}},
       {"pointwise, stride 2", {2, 12, 5, 6, 20, 1, Window{{1, 1}, {2, 2}, {0, 0, 0, 0}, {1, 1}}}},
       {"pointwise, padded", {1, 12, 3, 3, 5, 1, Window{{1, 1}, {1, 1}, {1, 2, 0, 1}, {1, 1}}}},

@@ -85,4 +85,12 @@ bool supports_panel_conv2d(const Conv2dProblem& problem) {
   return Arithmetic::supports(PaddedRows(problem, row_padding<Arithmetic>(problem)).gemm());
 }
 
+/// The same for images of so few channels that only rows of the window are runs of some length.
+template <class Arithmetic>
+bool supports_stem(const Conv2dProblem& problem) {
+  constexpr int64_t most_channels = 4;
+  return problem.in_channels / problem.groups <= most_channels && row_padding<Arithmetic>(problem) > 0 &&
+         supports_panel_conv2d<Arithmetic>(problem);
+}
+
 }  // namespace qstep::kernels

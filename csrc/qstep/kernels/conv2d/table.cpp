@@ -41,6 +41,7 @@ constexpr Conv2dKernel table[] = {
      winograd::pack_winograd_conv2d<winograd::avx2::Maddubs16>},
     {"winograd_avx2_madd16", Isa::avx2, winograd::supports_winograd_conv2d<winograd::avx2::Madd16>,
      winograd::pack_winograd_conv2d<winograd::avx2::Madd16>},
+    {"stem_avx2_maddubs16", Isa::avx2, supports_stem<avx2::Maddubs16ByStep>, pack_panel_conv2d<avx2::Maddubs16ByStep>},
     {"conv2d_avx2_maddubs16", Isa::avx2, supports_panel_conv2d<avx2::Maddubs16>, pack_panel_conv2d<avx2::Maddubs16>},
     {"conv2d_avx2_madd16", Isa::avx2, supports_panel_conv2d<avx2::Madd16>, pack_panel_conv2d<avx2::Madd16>},
 #endif

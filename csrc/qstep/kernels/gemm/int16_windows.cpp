@@ -18,7 +18,7 @@ struct ConstantWindow {
   int window;
   double cost_of_step;
 };
-constexpr std::array<ConstantWindow, 4> constant_windows{{{1, 0.79}, {2, 0.60}, {4, 0.54}, {8, 0.52}}};
+constexpr std::array<ConstantWindow, 4> constant_windows{{{1, 0.79}, {2, 0.60}, {4, 0.54}, {any_window, 0.52}}};
 constexpr double cost_of_step_in_memory = 0.495;
 constexpr double cost_of_window_in_memory = 0.72;
 constexpr double cost_of_excess_step = 0.45;
@@ -178,11 +178,12 @@ int longest_constant_window(std::span<const int8_t> panel, int32_t quant_max, in
   return window;
 }
 
-Int16Windows plan_int16_windows(std::span<int8_t> panel, int32_t quant_max) {
+Int16Windows plan_int16_windows(std::span<int8_t> panel, int32_t quant_max, int longest_window) {
   Int16Windows best = with_windows_in_memory(panel, quant_max);
   if (best.cost <= constant_windows.back().cost_of_step * static_cast<double>(step_count(panel))) return best;
   AlignedVector<int8_t> best_panel(panel.begin(), panel.end());
   for (const auto& [window, cost_of_step] : constant_windows) {
+    if (window > longest_window) break;
     AlignedVector<int8_t> cut(panel.begin(), panel.end());
     Int16Windows plan = with_constant_windows(cut, quant_max, window, cost_of_step);
     const bool has_excess = !plan.excess[0].empty() || !plan.excess[1].empty();

@@ -38,7 +38,10 @@ struct Int16Windows {
 /// The largest n of at most `limit` for which windows of n * unit steps, from each multiple on, fit; 0 where none does.
 int longest_constant_window(std::span<const int8_t> panel, int32_t quant_max, int unit, int limit);
 
-/// The fastest of all ways to sum a panel, judged by measured costs. Cuts the excess off `panel`.
-Int16Windows plan_int16_windows(std::span<int8_t> panel, int32_t quant_max);
+inline constexpr int any_window = 8;  ///< as long as windows of constant length can be
+
+/// The fastest of all ways to sum a panel, judged by measured costs, with windows of constant length of up to
+/// `longest_window` steps. Cuts the excess off `panel`.
+Int16Windows plan_int16_windows(std::span<int8_t> panel, int32_t quant_max, int longest_window = any_window);
 
 }  // namespace qstep::kernels

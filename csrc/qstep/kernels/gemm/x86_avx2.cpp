@@ -22,7 +22,7 @@ bool fit_int8(std::span<const int16_t> weights) {
 
 }  // namespace
 
-bool Maddubs16::supports(const GemmProblem& problem) {
+bool Maddubs16::beats_madd16(const GemmProblem& problem, int longest_window) {
   if (!fit_int8(problem.weights)) return false;
   // A few panels stand for all, whatever their groups and sums.
   constexpr int64_t samples = 8;
@@ -35,19 +35,20 @@ bool Maddubs16::supports(const GemmProblem& problem) {
     panel.columns = std::min<int64_t>(tile_columns, problem.sums() * problem.columns - first);
     panel.weights = problem.weights.subspan(static_cast<size_t>(first * problem.depth),
                                             static_cast<size_t>(panel.columns * problem.depth));
-    const Maddubs16 packed(panel, 1);
+    const Maddubs16 packed(panel, 1, longest_window);
     cost += packed.plans_[0].cost;
     cost_of_madd16 += static_cast<double>(packed.steps_);
   }
   return cost < cost_of_madd16;
 }
 
-Maddubs16::Maddubs16(const GemmProblem& problem, int64_t groups) : steps_(ceil_divide(problem.depth, depth_step)) {
+Maddubs16::Maddubs16(const GemmProblem& problem, int64_t groups, int longest_window)
+    : steps_(ceil_divide(problem.depth, depth_step)) {
   require(fit_int8(problem.weights), "gemm: weights must be in [-128, 127]");
   pack_panels<depth_step>(problem, groups, steps_, weights_);
   const size_t panel_size = static_cast<size_t>(steps_) * step_weights;
   for (size_t start = 0; start < weights_.size(); start += panel_size) {
-    plans_.push_back(plan_int16_windows({weights_.data() + start, panel_size}, problem.quant_max));
+    plans_.push_back(plan_int16_windows({weights_.data() + start, panel_size}, problem.quant_max, longest_window));
   }
 }
 

@@ -45,12 +45,12 @@ class Maddubs16 {
   static constexpr int tile_rows = 6;
   static constexpr int tile_panels(int) { return 1; }
   static constexpr int depth_step = step_depth;
-  static constexpr int depth_run = 8 * step_depth;  // of the longest window of constant length
+  static constexpr int depth_run = any_window * step_depth;  // of the longest window of constant length
 
   /// True where weights fit int8 and sums in int16 beat Madd16.
-  static bool supports(const GemmProblem& problem);
+  static bool supports(const GemmProblem& problem) { return beats_madd16(problem, any_window); }
 
-  Maddubs16(const GemmProblem& problem, int64_t groups);
+  Maddubs16(const GemmProblem& problem, int64_t groups) : Maddubs16(problem, groups, any_window) {}
   size_t bytes() const;
 
   void multiply(int64_t panel, int panels, const TileInput<uint8_t>& input, const int32_t* bias, int32_t* tile) const;
@@ -59,10 +59,24 @@ class Maddubs16 {
     epilogue.store_avx2(tile, output);
   }
 
+ protected:
+  Maddubs16(const GemmProblem& problem, int64_t groups, int longest_window);
+  static bool beats_madd16(const GemmProblem& problem, int longest_window);
+
  private:
   int64_t steps_;
   AlignedVector<int8_t> weights_;    // [panels][steps][tile_columns][step_depth]
   std::vector<Int16Windows> plans_;  // [panels]
+};
+
+/// The same for depth that lies in short runs: windows of constant length have one step.
+class Maddubs16ByStep : public Maddubs16 {
+ public:
+  static constexpr int depth_run = step_depth;
+
+  static bool supports(const GemmProblem& problem) { return beats_madd16(problem, 1); }
+
+  Maddubs16ByStep(const GemmProblem& problem, int64_t groups) : Maddubs16(problem, groups, 1) {}
 };
 
 }  // namespace qstep::kernels::avx2
