@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 from harness.exact import accumulators, wrong_outputs
@@ -23,6 +24,15 @@ PARTS = ("conv", "gemm", "depthwise")
 PEER_BITS = (8, 8)
 
 
+@cache
+def peer_calls(session: Session, is_conv: bool) -> dict[str, float]:
+    """Microseconds that a peer needs at least for a layer of next to no work."""
+    network, x = random_layer(Layer("conv", 16, 16, 1, 1) if is_conv else Layer("gemm", 16, 16), *PEER_BITS)
+    programs, _ = session.build_peers(network, x)
+    times = session.time({name: program.run for name, program in programs.items()})
+    return {name: min(t) for name, t in times.items()}
+
+
 def measure_layer(session: Session, layer: Layer) -> dict[str, Any]:
     engines: dict[str, dict[str, Any]] = {}
     programs = {}
@@ -33,7 +43,8 @@ def measure_layer(session: Session, layer: Layer) -> dict[str, Any]:
         codes = build_network(network, isa="reference", threads=session.threads).run([x])[0]
         differing = (accumulators(network, x, None, session.threads) != sums).sum() + (program.output() != codes).sum()
         name = f"qstep A{bits[0]}W{bits[1]}"
-        programs[name] = program
+        programs[name] = program.run
+        programs[f"{name}, call"] = program.call
         engines[name] = {"kernel": program.kernel, "differing": int(differing), "integer": True}
         if bits == PEER_BITS:
             peers, skipped = session.build_peers(network, x)
@@ -42,10 +53,12 @@ def measure_layer(session: Session, layer: Layer) -> dict[str, Any]:
                     engines[peer.name] = {"integer": peer.is_integer}
                     if peer.is_integer:
                         engines[peer.name]["wrong"] = wrong_outputs(network, sums, peers[peer.name].output())
-            programs |= peers
+            programs |= {peer: program.run for peer, program in peers.items()}
     times = session.time(programs)
+    calls = peer_calls(session, layer.is_conv)
     for name, engine in engines.items():
         engine["times"] = [round(t, 3) for t in times[name]]
+        engine["call"] = round(calls[name] if name in calls else min(times[f"{name}, call"]), 3)
     return {"group": layer.group, "products": layer.products, "engines": engines, "skipped": skipped}
 
 

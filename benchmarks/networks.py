@@ -54,7 +54,7 @@ def measure_network(session: Session, float_network: FloatNetwork, batch: int) -
                         apart = np.abs(peers[peer.name].output() / network.output.grid.scale - steps)
                         engines[peer.name]["wrong"] = float((apart > 1.5).mean())
             programs |= peers
-    times = session.time(programs)
+    times = session.time({name: program.run for name, program in programs.items()})
     for name, engine in engines.items():
         engine["times"] = [round(t, 1) for t in times[name]]
     return {

@@ -45,6 +45,20 @@ def _append(builder: _C.Builder, op: Operation, x: int, other: int | None) -> in
             return builder.reshape(op.name, pooled, [0, -1])
 
 
+def _append_input(builder: _C.Builder, network: Network) -> int:
+    shape = list(network.shape)
+    if network.real:
+        return builder.quantize(INPUT, builder.input("image", shape), _grid(network.grid))
+    if network.is_image:
+        stored = builder.input("image", [shape[i] for i in CHANNELS_LAST], _grid(network.grid))
+        return builder.permute(INPUT, stored, CHANNELS_FIRST)
+    return builder.input(INPUT, shape, _grid(network.grid))
+
+
+def _corner(builder: _C.Builder, y: int) -> int:
+    return builder.slice("row", builder.slice("corner", y, 1, 0, 1), 2, 0, 1)
+
+
 def build_network(network: Network, *, isa: str | None, threads: int, corner_only: bool = False) -> _C.IntegerNetwork:
     """The network on an instruction set (None: the one in use).
 
@@ -52,15 +66,7 @@ def build_network(network: Network, *, isa: str | None, threads: int, corner_onl
     network does not make.
     """
     builder = _C.Builder()
-    shape = list(network.shape)
-    if network.real:
-        x = builder.quantize(INPUT, builder.input("image", shape), _grid(network.grid))
-    elif network.is_image:
-        stored = builder.input("image", [shape[i] for i in CHANNELS_LAST], _grid(network.grid))
-        x = builder.permute(INPUT, stored, CHANNELS_FIRST)
-    else:
-        x = builder.input(INPUT, shape, _grid(network.grid))
-    values = {INPUT: x}
+    values = {INPUT: _append_input(builder, network)}
     for op in network.operations:
         other = values[op.other] if isinstance(op, Add) else None
         values[op.name] = _append(builder, op, values[op.x], other)
@@ -69,10 +75,22 @@ def build_network(network: Network, *, isa: str | None, threads: int, corner_onl
         y = builder.dequantize("real", y)
     elif network.is_image and network.output.grid is not None:  # accumulators come out as [N, C, H, W]
         y = builder.permute("stored", y, CHANNELS_LAST)
-        if corner_only:
-            y = builder.slice("row", builder.slice("corner", y, 1, 0, 1), 2, 0, 1)
+        y = _corner(builder, y) if corner_only else y
     builder.output(y)
     return _C.IntegerNetwork(builder.finish(), isa, threads)
+
+
+def build_call(network: Network) -> _C.IntegerNetwork:
+    """What a call takes without the layer: the network's input, and a pixel of it as the output."""
+    builder = _C.Builder()
+    x = _append_input(builder, network)
+    y = (
+        _corner(builder, builder.permute("stored", x, CHANNELS_LAST))
+        if network.is_image
+        else builder.slice("corner", x, 1, 0, 1)
+    )
+    builder.output(y)
+    return _C.IntegerNetwork(builder.finish(), None, 1)
 
 
 class QstepProgram:
@@ -81,9 +99,14 @@ class QstepProgram:
         self._threads = threads
         self._input = [np.ascontiguousarray(x)]
         self._timed = build_network(network, isa=None, threads=threads, corner_only=True)
+        self._empty = build_call(network)
 
     def run(self) -> None:
         self._timed.run(self._input)
+
+    def call(self) -> None:
+        """The same without the layer."""
+        self._empty.run(self._input)
 
     def output(self) -> np.ndarray:
         return build_network(self._network, isa=None, threads=self._threads).run(self._input)[0]

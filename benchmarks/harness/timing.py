@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -59,6 +59,6 @@ def median_with_interval(values: np.ndarray) -> tuple[float, float, float]:
     return float(np.median(values)), float(values[low]), float(values[high])
 
 
-def speed(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
+def speed(ours: Sequence[float] | np.ndarray, theirs: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
     """How many times as fast we are: the median of the ratios of each round, and its interval."""
-    return median_with_interval(np.array(theirs) / np.array(ours))
+    return median_with_interval(np.asarray(theirs) / np.asarray(ours))
