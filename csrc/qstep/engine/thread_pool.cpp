@@ -43,28 +43,42 @@ void look_for(Condition&& condition) {
 
 Work::Work(int64_t items, int workers, const Body& body)
     : body_(body),
-      items_(items),
-      workers_(workers),
-      smallest_(std::max<int64_t>(1, items / (workers * smallest_ranges_per_thread))) {}
-
-void Work::run(int worker) {
-  for (Range range = take(); range.begin < range.end; range = take()) body_(range, worker);
+      portions_count_(std::min(workers, max_portions)),
+      smallest_(std::max<int64_t>(1, items / (workers * smallest_ranges_per_thread))) {
+  for (int p = 0; p < portions_count_; ++p) {
+    portions_[static_cast<size_t>(p)].next = items * p / portions_count_;
+    portions_[static_cast<size_t>(p)].end = items * (p + 1) / portions_count_;
+  }
 }
 
-Range Work::take() {
-  int64_t begin = next_;
+void Work::run(int worker) {
+  for (int p = 0; p < portions_count_; ++p) {
+    Portion& portion = portions_[static_cast<size_t>((worker + p) % portions_count_)];
+    const int64_t left_to_others = p == 0 ? 8 : 2;
+    for (Range range = take(portion, left_to_others); range.begin < range.end; range = take(portion, left_to_others)) {
+      body_(range, worker);
+    }
+  }
+}
+
+void Work::stop() {
+  for (Portion& portion : portions_) portion.next = portion.end;
+}
+
+Range Work::take(Portion& portion, int64_t left_to_others) const {
+  int64_t begin = portion.next;
   int64_t end;
   do {
-    end = std::min(items_, begin + std::max(smallest_, (items_ - begin) / (2 * workers_)));
-  } while (!next_.compare_exchange_weak(begin, std::max(begin, end)));
+    const int64_t rest = portion.end - begin;
+    end = begin + std::min(rest, std::max(smallest_, rest - rest / left_to_others));
+  } while (begin < end && !portion.next.compare_exchange_weak(begin, end));
   return {begin, end};
 }
 
 struct ThreadPool::Job {
   Work work;
-  int helpers_wanted;        // guarded by the pool's mutex
-  int helpers = 0;           // likewise
-  std::exception_ptr error;  // likewise
+  const int helpers;         // workers 1 to this one
+  std::exception_ptr error;  // guarded by the pool's mutex
 };
 
 ThreadPool& ThreadPool::shared() {
@@ -83,7 +97,7 @@ void ThreadPool::parallel_for(int64_t items, int threads, const Body& body) {
     return;
   }
   Job job{Work(items, threads, body), static_cast<int>(std::min<int64_t>(threads, items)) - 1};
-  start_workers(job.helpers_wanted);
+  start_workers(job.helpers);
   bool wake;
   {
     const std::lock_guard lock(mutex_);
@@ -114,19 +128,20 @@ void ThreadPool::parallel_for(int64_t items, int threads, const Body& body) {
 void ThreadPool::start_workers(int count) {
   while (static_cast<int>(workers_.size()) < count) {
     try {
-      workers_.emplace_back([this] { wait_for_jobs(); });
+      workers_.emplace_back([this, worker = static_cast<int>(workers_.size()) + 1] { wait_for_jobs(worker); });
     } catch (const std::system_error&) {
       return;  // the system gives no more threads: those that exist do the work
     }
   }
 }
 
-void ThreadPool::wait_for_jobs() {
+void ThreadPool::wait_for_jobs(int worker) {
+  uint64_t seen = 0;  // the last job looked at
+  const auto is_wanted = [&] { return job_ != nullptr && jobs_ != seen && worker <= job_->helpers; };
   std::unique_lock lock(mutex_);
   while (true) {
-    const auto is_wanted = [&] { return job_ != nullptr && job_->helpers < job_->helpers_wanted; };
     if (!is_wanted()) {
-      const uint64_t seen = jobs_;
+      seen = jobs_;
       lock.unlock();
       look_for([&] { return jobs_ != seen; });
       lock.lock();
@@ -135,7 +150,7 @@ void ThreadPool::wait_for_jobs() {
       --sleepers_;
     }
     Job& job = *job_;
-    const int worker = ++job.helpers;
+    seen = jobs_;
     ++active_;
     lock.unlock();
     std::exception_ptr error;

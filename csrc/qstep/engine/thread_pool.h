@@ -3,6 +3,7 @@
 //
 // Worker threads that sleep until there is work: outside a run they cost nothing. During a run they look for the next
 // step's work, but never for longer than some microseconds.
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -24,7 +25,8 @@ using Body = std::function<void(Range items, int worker)>;
 /// when all have returned. A task may be over at once, where others have done its work.
 using ParallelFor = std::function<void(int tasks, const std::function<void(int)>& task)>;
 
-/// Items cut into ranges, which workers take one after the other: long ones first, shorter ones towards the end.
+/// Items shared between workers. Each has a portion, the same one of every step with as many items, so that it finds what
+/// it wrote in its own cache; it takes most of what is left of it at a time, and then half of what others have left.
 class Work {
  public:
   Work(int64_t items, int workers, const Body& body);
@@ -32,16 +34,22 @@ class Work {
   /// Until nothing is left.
   void run(int worker);
   /// Nobody starts another range.
-  void stop() { next_ = items_; }
+  void stop();
 
  private:
-  Range take();
+  struct alignas(kernels::memory_alignment) Portion {
+    std::atomic<int64_t> next = 0;
+    int64_t end = 0;
+  };
+  static constexpr int max_portions = 16;
+
+  /// The next range of a portion, all but one part in `left_to_others` of what is left of it.
+  Range take(Portion& portion, int64_t left_to_others) const;
 
   const Body& body_;
-  const int64_t items_;
-  const int64_t workers_;
+  const int portions_count_;
   const int64_t smallest_;
-  std::atomic<int64_t> next_ = 0;
+  std::array<Portion, max_portions> portions_;
 };
 
 class ThreadPool {
@@ -62,7 +70,7 @@ class ThreadPool {
 
   ThreadPool();
   void start_workers(int count);
-  void wait_for_jobs();
+  void wait_for_jobs(int worker);
 
   const int process_;  // threads do not survive a fork
   std::mutex turn_;    // held by the call that the workers serve

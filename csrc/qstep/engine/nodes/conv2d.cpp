@@ -35,7 +35,7 @@ class Conv2dNode : public NodeKernel {
     const auto output_layout = image_layout(output);
     if (!input_layout || !output_layout) return std::nullopt;
     return Step{.items = packed_->work_items(*output_layout),
-                .cost = product_cost(ir::element_count(output.shape, "conv2d") * depth_, packed_bytes()),
+                .cost = product_cost(ir::element_count(output.shape, "conv2d"), depth_, packed_bytes()),
                 .scratch_bytes = packed_->scratch_bytes(*output_layout),
                 .run = [=, this, input = inputs[0]](const Memory& memory, Range items, std::byte* scratch) {
                   packed_->run({.input = memory.at<const uint8_t>(input),

@@ -19,10 +19,9 @@ kernels::Requantization requantization(const NodeContext& context, const ir::Wei
 /// The output pointer for codes or, without requantization, accumulators.
 kernels::Output output_pointer(const Memory& memory, const View& output, bool is_raw);
 
-/// About how many nanoseconds of one thread a product with this many multiplications takes: 100 in one at most, unless
-/// reading the weights takes longer.
-inline int64_t product_cost(int64_t multiplications, int64_t weight_bytes) {
-  return std::max(multiplications / 100, weight_bytes / 20);
+/// About how many nanoseconds of one thread a layer takes that computes `outputs`, each a sum of `depth` products.
+inline int64_t product_cost(int64_t outputs, int64_t depth, int64_t weight_bytes) {
+  return std::max(outputs * depth / 100, weight_bytes / 20) + outputs / 8;
 }
 
 }  // namespace qstep::engine

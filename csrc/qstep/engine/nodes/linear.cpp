@@ -37,7 +37,7 @@ class LinearNode : public NodeKernel {
     if (!input || !result || !has_contiguous_rows(*input) || !has_contiguous_rows(*result)) return std::nullopt;
     return Step{
         .items = packed_->work_items(rows),
-        .cost = product_cost(rows * columns_ * depth_ * sums_, packed_bytes()),
+        .cost = product_cost(rows * columns_, depth_ * sums_, packed_bytes()),
         .scratch_bytes = packed_->scratch_bytes(rows),
         .run = [this, rows, input = *input, result = *result](const Memory& memory, Range items, std::byte* scratch) {
           packed_->run({.input = memory.at<const uint8_t>(input),
