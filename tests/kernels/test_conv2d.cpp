@@ -175,6 +175,52 @@ TEST(Conv2d, DepthwiseSumsAtTheEdgeOfInt16) {
   }
 }
 
+// Rows of windows are read from bands of the image (window_rows.h): of one or several images, of whole rows or of parts.
+TEST(Conv2d, BandsOfAnyGeometry) {
+  const unsigned seed = 20260217;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  const auto below = [&](int n) { return static_cast<int32_t>(random() % static_cast<unsigned>(n)); };
+  for (int trial = 0; trial < 300; ++trial) {
+    const int groups = 1 + below(2);
+    const int64_t channels[] = {4, 8, 12, 32, 64};
+    const Window window{{1 + below(3), 1 + below(4)},
+                        {1 + below(3), 1 + below(3)},
+                        {below(4), below(4), below(4), below(4)},
+                        {1 + below(3), 1 + below(3)}};
+    LayerCase layer({1 + below(4), groups * channels[below(5)], 1 + below(12), 1 + below(12), groups * (1 + below(40)),
+                     groups, window},
+                    {8, 2 + below(7)}, Pattern::random, random);
+    layer.sliced = below(2) == 0;
+    expect_exact(layer, 1 + below(4), random);
+    ASSERT_FALSE(HasFailure()) << "trial " << trial;
+  }
+}
+
+TEST(Conv2d, BandsOfWideAndDeepImages) {
+  const unsigned seed = 20260218;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  const Window same{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}};
+  const Window strided{{3, 3}, {2, 2}, {1, 1, 1, 1}, {1, 1}};
+  const Window dilated{{3, 3}, {1, 1}, {2, 2, 2, 2}, {2, 2}};
+  for (const oracle::Convolution& shape : {
+           oracle::Convolution{1, 4, 3, 1100, 5, 1, same},  // parts of rows
+           oracle::Convolution{2, 4, 4, 1200, 5, 1, strided}, oracle::Convolution{1, 4, 3, 530, 5, 1, dilated},
+           oracle::Convolution{1, 640, 2, 70, 3, 1, same},  // parts of rows for their bytes
+           oracle::Convolution{1, 32, 9, 130, 6, 1, same},  // few rows at a time
+           oracle::Convolution{40, 32, 4, 3, 6, 1, same},   // many images at a time
+           oracle::Convolution{1, 3200, 2, 2, 3, 1, same},  // more than a block for one tile
+       }) {
+    for (const bool sliced : {false, true}) {
+      LayerCase layer(shape, {8, 5}, Pattern::random, random);
+      layer.sliced = sliced;
+      expect_exact(layer, sliced ? 3 : 1, random);
+      ASSERT_FALSE(HasFailure());
+    }
+  }
+}
+
 TEST(Conv2d, DeepAccumulators) {
   const unsigned seed = 20260215;
   SCOPED_TRACE(testing::Message() << "seed " << seed);

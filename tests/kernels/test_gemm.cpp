@@ -101,9 +101,10 @@ TEST(Gemm, EveryTileTail) {
   const unsigned seed = 20260202;
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
-  for (int64_t rows = 1; rows <= 13;
-       ++rows) {  // tiles have 6 rows and 16 columns, steps of depth 2 or 4, staged rows multiples of 32
-    for (int64_t columns = 1; columns <= 33; ++columns) {
+  // Tiles have 6 rows and 16 columns or 14 and 32, or fewer rows and 64; steps of depth 2 or 4, staged rows multiples of 32.
+  for (int64_t rows = 1; rows <= 29; ++rows) {
+    for (int64_t columns = 1; columns <= 66;
+         columns += rows % 7 == 0 || columns % 16 < 2 || columns % 16 == 15 ? 1 : 6) {
       const int64_t depths[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65};
       const int64_t depth = depths[random() % std::size(depths)];
       LayerCase layer(product(rows, columns, depth), {4, 4}, Pattern::random, random);
@@ -364,6 +365,18 @@ TEST(Gemm, FewBitsRunOnNarrowSums) {
   }
   EXPECT_EQ(chosen({8, 7}, Pattern::pairs), "gemm_avx2_maddubs16") << "windows of one step";
   EXPECT_EQ(chosen({8, 8}, Pattern::pairs), "gemm_avx2_madd16") << "every step may saturate";
+}
+
+TEST(Gemm, VnniTakesEveryWidth) {
+  std::mt19937 random(20260216);
+  for (const Isa isa : {Isa::avxvnni, Isa::avx512vnni}) {
+    if (!is_supported(isa)) continue;
+    const std::string prefix = "gemm_" + std::string(isa_name(isa));
+    LayerCase layer(product(1, 40, 2304), {8, 8}, Pattern::pairs, random);
+    EXPECT_EQ(choose_gemm(layer.gemm(), isa).name, prefix + "_dpbusd");
+    layer.weights[7] = 128;
+    EXPECT_EQ(choose_gemm(layer.gemm(), isa).name, prefix + "_dpwssd") << "a weight beyond int8";
+  }
 }
 
 TEST(Gemm, EmptyInput) {

@@ -51,6 +51,14 @@ class Epilogue {
   /// True where the output is the accumulators themselves.
   bool is_raw() const { return multipliers_.empty(); }
 
+  // What turns accumulators into codes in a kernel's registers: fma(acc, factor, 1.5 * 2^23) in floats or 1.5 * 2^52 in
+  // doubles, whichever is not null (docs/numerics.md). Whole tiles of factors.
+  const float* float_factors() const { return float_factors_.empty() ? nullptr : float_factors_.data(); }
+  const double* factors() const { return factors_.empty() ? nullptr : factors_.data(); }
+  int32_t zero_point() const { return zero_point_; }
+  int32_t clamp_min() const { return clamp_min_; }
+  int32_t clamp_max() const { return clamp_max_; }
+
   /// The definition for one output: stores what its accumulators, one or combiner().sums(), become.
   void store(const int32_t* accumulators, int64_t stride, int64_t channel, const Output& output, int64_t offset) const;
 

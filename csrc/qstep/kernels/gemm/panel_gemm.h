@@ -17,6 +17,9 @@
 //   multiply(panel, panels, input, bias, tile)   tile[panels][tile_rows][tile_columns] = bias + input * panels
 //   stage(input, count, output)                  copy of codes as Code
 //   finish(epilogue, tile, output)
+// and, if it has them, instead of multiply and finish where the epilogue allows:
+//   finishes_in_registers(epilogue)
+//   multiply_and_finish(panel, panels, input, bias, epilogue, tile, output)   tile: of all panels, without accumulators
 //
 // Rows are the rows of the product:
 //   count()                                  how many there are
@@ -181,24 +184,33 @@ class PanelGemm {
 
   void multiply_tile(int64_t group, int64_t first_panel, int panels, const TileInput<Code>& input,
                      const int64_t* output_offsets, const Output& output) const {
-    alignas(memory_alignment) int32_t accumulators[max_tile_panels * tile_size];
     const int64_t first = (group * panels_ + first_panel) * sums_;
+    const int32_t* bias = &bias_[static_cast<size_t>(first * tile_columns)];
+    const int64_t column = first_panel * tile_columns;
+    AccumulatorTile tile{
+        .sum_stride = tile_size,
+        .rows = input.rows,
+        .first_channel = group * group_columns_ + column,
+        .channels = static_cast<int>(std::min<int64_t>(panels * tile_columns, group_columns_ - column)),
+        .row_offsets = output_offsets};
+    if constexpr (requires { Arithmetic::finishes_in_registers(epilogue_); }) {
+      if (sums_ == 1 && Arithmetic::finishes_in_registers(epilogue_)) {
+        return arithmetic_.multiply_and_finish(first, panels, input, bias, epilogue_, tile, output);
+      }
+    }
+    alignas(memory_alignment) int32_t accumulators[max_tile_panels * tile_size];
     const int all = panels * sums_;
     const int step = Arithmetic::tile_panels(input.rows);
     for (int p = 0; p < all; p += step) {
-      arithmetic_.multiply(first + p, std::min(step, all - p), input,
-                           &bias_[static_cast<size_t>((first + p) * tile_columns)], accumulators + p * tile_size);
+      arithmetic_.multiply(first + p, std::min(step, all - p), input, bias + p * tile_columns,
+                           accumulators + p * tile_size);
     }
-    for (int p = 0; p < panels; ++p) {
-      const int64_t column = (first_panel + p) * tile_columns;
-      Arithmetic::finish(epilogue_,
-                         {.accumulators = accumulators + p * sums_ * tile_size,
-                          .sum_stride = tile_size,
-                          .rows = input.rows,
-                          .first_channel = group * group_columns_ + column,
-                          .channels = static_cast<int>(std::min<int64_t>(tile_columns, group_columns_ - column)),
-                          .row_offsets = output_offsets},
-                         output);
+    tile.accumulators = accumulators;
+    for (int channels = tile.channels; channels > 0; channels -= tile_columns) {
+      tile.channels = std::min(channels, tile_columns);
+      Arithmetic::finish(epilogue_, tile, output);
+      tile.accumulators += sums_ * tile_size;
+      tile.first_channel += tile_columns;
     }
   }
 

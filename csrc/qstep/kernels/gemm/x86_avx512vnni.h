@@ -21,7 +21,16 @@ struct Tiles {
   }
 };
 
-using Dpbusd = vnni::DotProduct<Tiles, uint8_t, int8_t>;
+class Dpbusd : public vnni::DotProduct<Tiles, uint8_t, int8_t> {
+ public:
+  using DotProduct::DotProduct;
+
+  static bool finishes_in_registers(const Epilogue& epilogue) {
+    return epilogue.float_factors() != nullptr || epilogue.factors() != nullptr;
+  }
+  void multiply_and_finish(int64_t panel, int panels, const TileInput<uint8_t>& input, const int32_t* bias,
+                           const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) const;
+};
 using Dpwssd = vnni::DotProduct<Tiles, int16_t, int16_t>;
 
 }  // namespace qstep::kernels::avx512vnni

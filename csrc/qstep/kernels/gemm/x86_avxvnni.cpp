@@ -33,12 +33,12 @@ QSTEP_INLINE inline Vector dot(Vector sum, Vector codes, Vector weights, int16_t
 
 void Tiles::multiply(const TileInput<uint8_t>& input, int panels, const int8_t* weights, int64_t steps,
                      const int32_t* bias, int32_t* tile) {
-  multiply_panels(input, panels, weights, steps, bias, tile);
+  multiply_panels(input, panels, weights, steps, bias, StoreTile{tile});
 }
 
 void Tiles::multiply(const TileInput<int16_t>& input, int panels, const int16_t* weights, int64_t steps,
                      const int32_t* bias, int32_t* tile) {
-  multiply_panels(input, panels, weights, steps, bias, tile);
+  multiply_panels(input, panels, weights, steps, bias, StoreTile{tile});
 }
 
 }  // namespace qstep::kernels::avxvnni

@@ -37,7 +37,7 @@ class DotProduct {
   size_t bytes() const { return weights_.size() * sizeof(Weight); }
 
   void multiply(int64_t panel, int panels, const TileInput<Code>& input, const int32_t* bias, int32_t* tile) const {
-    Tiles::multiply(input, panels, weights_.data() + panel * steps_ * tile_columns * depth_step, steps_, bias, tile);
+    Tiles::multiply(input, panels, panel_weights(panel), steps_, bias, tile);
   }
 
   static void stage(const uint8_t* input, int64_t count, Code* output) {
@@ -51,6 +51,12 @@ class DotProduct {
   static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
     Tiles::finish(epilogue, tile, output);
   }
+
+ protected:
+  const Weight* panel_weights(int64_t panel) const {
+    return weights_.data() + panel * steps_ * tile_columns * depth_step;
+  }
+  int64_t steps() const { return steps_; }
 
  private:
   int64_t steps_;
