@@ -41,15 +41,16 @@ class ByDoubleFactor {
 
   QSTEP_INLINE __m512i steps(__m512i accumulators) const {
     const __m512i low_halves = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    return _mm512_permutex2var_epi32(
-        eight(_mm512_castsi512_si256(accumulators), factor_[0]), low_halves,
-        eight(_mm512_maskz_extracti64x4_epi64(static_cast<__mmask8>(all_lanes), accumulators, 1), factor_[1]));
+    return _mm512_permutex2var_epi32(eight<0>(accumulators), low_halves, eight<1>(accumulators));
   }
 
  private:
-  QSTEP_INLINE static __m512i eight(__m256i accumulators, __m512d factor) {
-    return _mm512_castpd_si512(_mm512_fmadd_pd(_mm512_maskz_cvtepi32_pd(static_cast<__mmask8>(all_lanes), accumulators),
-                                               factor, _mm512_set1_pd(0x1.8p52)));
+  template <int half>
+  QSTEP_INLINE __m512i eight(__m512i accumulators) const {
+    constexpr auto all_of_half = static_cast<__mmask8>(all_lanes);
+    const __m256i sums = _mm512_maskz_extracti64x4_epi64(all_of_half, accumulators, half);
+    const __m512d integers = _mm512_set1_pd(0x1.8p52);
+    return _mm512_castpd_si512(_mm512_fmadd_pd(_mm512_maskz_cvtepi32_pd(all_of_half, sums), factor_[half], integers));
   }
 
   __m512d factor_[2];
