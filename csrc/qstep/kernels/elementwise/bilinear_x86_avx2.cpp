@@ -5,6 +5,7 @@
 
 #include "qstep/kernels/elementwise/kernels.h"
 #include "qstep/kernels/elementwise/runs.h"
+#include "qstep/kernels/elementwise/split_sum.h"
 #include "qstep/kernels/x86_avx2.h"
 #include "qstep/kernels/x86_avx2_shift.h"
 
@@ -106,41 +107,9 @@ struct ShiftedSum {
   }
 };
 
-/// An addition split at bit k, t = (high(t) << k) + low(t) with low(t) in [0, 2^k):
-///
-///   left = left_high * 2^k + left_low, and right and the constant (zero codes folded into it) likewise
-///   low  = left_low * a + right_low * b + constant_low                                         below 2^24
-///   high = left_high * a + right_high * b + constant_high + (low >> k)
-///
-/// Each is one vpmaddwd. What low leaves below bit k matters to the rounding only by being 0 or not, since at least two
-/// bits of high lie below the step, so it is or-ed into the lowest of them; high then is a float, and rounded to steps
-/// by one fused multiplication and addition (docs/numerics.md).
-struct SplitSum {
-  explicit SplitSum(const BilinearProblem& p)
-      : bits(_mm_cvtsi32_si128(split_bit(p))),
-        low_factors(pairs(low_part(p.left, p), low_part(p.right, p))),
-        high_factors(pairs(p.left >> split_bit(p), p.right >> split_bit(p))),
-        low_constant(_mm256_set1_epi32(static_cast<int32_t>(low_part(folded_constant(p), p)))),
-        high_constant(_mm256_set1_epi32(static_cast<int32_t>(folded_constant(p) >> split_bit(p)))),
-        low_mask(_mm256_set1_epi32((1 << split_bit(p)) - 1)),
-        unit(_mm256_set1_ps(std::ldexp(1.0F, split_bit(p) - p.shift))),
-        zero_point(_mm256_set1_epi16(static_cast<int16_t>(p.zero_point))),
-        clamp_min(_mm256_set1_epi8(static_cast<char>(p.clamp_min))),
-        clamp_max(_mm256_set1_epi8(static_cast<char>(p.clamp_max))) {}
-
-  static int split_bit(const BilinearProblem& p) { return std::min(p.shift - 2, 15); }
-
-  static int64_t folded_constant(const BilinearProblem& p) {
-    return p.constant - p.left * p.zero_code_a - p.right * p.zero_code_b;
-  }
-
-  static bool supports(const BilinearProblem& p) {
-    if (p.product != 0 || p.shift < 2) return false;
-    const auto magnitude = [](int64_t x) { return std::fabs(static_cast<double>(x)); };
-    const double largest = 255 * (magnitude(p.left) + magnitude(p.right)) + magnitude(folded_constant(p));
-    const auto fits_int16 = [&](int64_t x) { return INT16_MIN <= x >> split_bit(p) && x >> split_bit(p) <= INT16_MAX; };
-    return fits_int16(p.left) && fits_int16(p.right) && std::ldexp(largest, -split_bit(p)) < 0x1p23;
-  }
+/// SplitSum, eight pairs of codes to a vector.
+struct SplitSums {
+  explicit SplitSums(const BilinearProblem& p) : SplitSums(SplitSum(p), p) {}
 
   QSTEP_INLINE __m256i codes(__m256i a, __m256i b) const {
     const __m256i zero = _mm256_setzero_si256();
@@ -155,11 +124,17 @@ struct SplitSum {
   }
 
  private:
-  static int64_t low_part(int64_t x, const BilinearProblem& p) { return x & ((int64_t{1} << split_bit(p)) - 1); }
-
-  static __m256i pairs(int64_t left, int64_t right) {
-    return _mm256_set1_epi32(static_cast<int32_t>((right & 0xFFFF) << 16 | (left & 0xFFFF)));
-  }
+  SplitSums(const SplitSum& sum, const BilinearProblem& p)
+      : bits(_mm_cvtsi32_si128(sum.bits)),
+        low_factors(_mm256_set1_epi32(sum.low_factors)),
+        high_factors(_mm256_set1_epi32(sum.high_factors)),
+        low_constant(_mm256_set1_epi32(sum.low_constant)),
+        high_constant(_mm256_set1_epi32(sum.high_constant)),
+        low_mask(_mm256_set1_epi32((1 << sum.bits) - 1)),
+        unit(_mm256_set1_ps(sum.unit)),
+        zero_point(_mm256_set1_epi16(static_cast<int16_t>(p.zero_point))),
+        clamp_min(_mm256_set1_epi8(static_cast<char>(p.clamp_min))),
+        clamp_max(_mm256_set1_epi8(static_cast<char>(p.clamp_max))) {}
 
   /// Of eight pairs (a, b) of int16.
   QSTEP_INLINE __m256i eight(__m256i ab) const {
@@ -178,7 +153,7 @@ struct SplitSum {
   __m256i low_constant;
   __m256i high_constant;
   __m256i low_mask;
-  __m256 unit;  // 2^(k - shift)
+  __m256 unit;
   __m256i zero_point;
   __m256i clamp_min;
   __m256i clamp_max;
@@ -213,18 +188,10 @@ void bilinear_run(const Arithmetic& shared, const uint8_t* a, const uint8_t* b, 
 
 template <class Arithmetic>
 void bilinear(const Arithmetic& arithmetic, const BilinearArguments& arguments, Range items) {
-  const ImageLayout& b_layout = arguments.b_layout;
-  const bool repeats_b = arguments.b_channel_stride == 0;
-  const bool b_has_runs =
-      repeats_b ? b_layout.pixel_stride == 0 : b_layout.pixel_stride == arguments.output_layout.channels;
-  const bool whole_rows = has_dense_rows(arguments.a_layout) && has_dense_rows(arguments.output_layout) && b_has_runs;
-  const auto run = repeats_b ? bilinear_run<true, Arithmetic> : bilinear_run<false, Arithmetic>;
-  for_each_run(arguments.output_layout, items, whole_rows,
-               [&](int64_t image, int64_t row, int64_t column, int64_t count) {
-                 run(arithmetic, arguments.a + arguments.a_layout.offset(image, row, column),
-                     arguments.b + b_layout.offset(image, row, column),
-                     arguments.output + arguments.output_layout.offset(image, row, column), count);
-               });
+  const auto run = arguments.b_channel_stride == 0 ? bilinear_run<true, Arithmetic> : bilinear_run<false, Arithmetic>;
+  for_each_bilinear_run(arguments, items, [&](const uint8_t* a, const uint8_t* b, uint8_t* output, int64_t count) {
+    run(arithmetic, a, b, output, count);
+  });
 }
 
 }  // namespace
@@ -237,10 +204,8 @@ void bilinear_avx2(const BilinearProblem& problem, const BilinearArguments& argu
   }
 }
 
-bool is_split_sum(const BilinearProblem& problem) { return SplitSum::supports(problem); }
-
 void bilinear_sum_avx2(const BilinearProblem& problem, const BilinearArguments& arguments, Range items) {
-  bilinear(SplitSum(problem), arguments, items);
+  bilinear(SplitSums(problem), arguments, items);
 }
 
 void bilinear_shift_avx2(const BilinearProblem& problem, const BilinearArguments& arguments, Range items) {

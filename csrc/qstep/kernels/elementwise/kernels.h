@@ -8,10 +8,9 @@ namespace qstep::kernels {
 
 void bilinear_reference(const BilinearProblem& problem, const BilinearArguments& arguments, Range items);
 void bilinear_avx2(const BilinearProblem& problem, const BilinearArguments& arguments, Range items);
-/// True for an addition whose terms leave room for sums in int32.
-bool is_split_sum(const BilinearProblem& problem);
-/// Where is_split_sum(problem).
+/// Where SplitSum::supports(problem).
 void bilinear_sum_avx2(const BilinearProblem& problem, const BilinearArguments& arguments, Range items);
+void bilinear_sum_avx512(const BilinearProblem& problem, const BilinearArguments& arguments, Range items);
 /// Where is_shift(problem).
 void bilinear_shift_reference(const BilinearProblem& problem, const BilinearArguments& arguments, Range items);
 void bilinear_shift_avx2(const BilinearProblem& problem, const BilinearArguments& arguments, Range items);

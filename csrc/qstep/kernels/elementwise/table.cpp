@@ -1,4 +1,5 @@
 #include "qstep/kernels/elementwise/kernels.h"
+#include "qstep/kernels/elementwise/split_sum.h"
 #include "qstep/kernels/kernel_table.h"
 
 namespace qstep::kernels {
@@ -12,7 +13,8 @@ bool any(Problem) {
 constexpr BilinearKernel bilinear_table[] = {
 #if defined(__x86_64__)
     {"bilinear_shift_avx2", Isa::avx2, is_shift, bilinear_shift_avx2},
-    {"bilinear_sum_avx2", Isa::avx2, is_split_sum, bilinear_sum_avx2},
+    {"bilinear_sum_avx512vnni", Isa::avx512vnni, SplitSum::supports, bilinear_sum_avx512},
+    {"bilinear_sum_avx2", Isa::avx2, SplitSum::supports, bilinear_sum_avx2},
     {"bilinear_avx2", Isa::avx2, any<const BilinearProblem&>, bilinear_avx2},
 #endif
     {"bilinear_shift_reference", Isa::reference, is_shift, bilinear_shift_reference},
