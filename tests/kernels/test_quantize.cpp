@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "qstep/core/error.h"
+#include "qstep/kernels/elementwise/interleave.h"
 #include "qstep/kernels/elementwise/quantize.h"
 
 namespace qstep::kernels::test {
@@ -91,6 +92,24 @@ TEST(Quantize, ReportsNaNWhereverItIs) {
         EXPECT_TRUE(kernel.run(values.data(), count, grid, codes.data(), 1));
         values[at] = 1.0F;
       }
+    }
+  }
+}
+
+TEST(Interleave, EveryCount) {
+  std::mt19937_64 random(7);
+  for (const InterleaveKernel& kernel : interleave_kernels()) {
+    if (!is_supported(kernel.isa)) continue;
+    for (int64_t count = 0; count < 70; ++count) {
+      const int64_t stride = count + static_cast<int64_t>(random() % 3);
+      std::vector<uint8_t> planes(static_cast<size_t>(3 * stride));
+      for (uint8_t& code : planes) code = static_cast<uint8_t>(random());
+      std::vector<uint8_t> pixels(static_cast<size_t>(3 * count + 1), 77);
+      kernel.run(planes.data(), stride, count, pixels.data());
+      for (int64_t i = 0; i < 3 * count; ++i) {
+        ASSERT_EQ(pixels[static_cast<size_t>(i)], planes[static_cast<size_t>(i % 3 * stride + i / 3)]) << kernel.name;
+      }
+      ASSERT_EQ(pixels.back(), 77) << kernel.name;
     }
   }
 }

@@ -3,6 +3,7 @@
 
 #include "qstep/engine/copy.h"
 #include "qstep/engine/nodes/node_kernel.h"
+#include "qstep/kernels/elementwise/interleave.h"
 
 namespace qstep::engine {
 namespace {
@@ -12,11 +13,16 @@ class QuantizeNode : public NodeKernel {
   explicit QuantizeNode(const NodeContext& context) : grid_(context.output().grid) {
     kernels::validate_code_grid(grid_);
     kernel_ = &kernels::choose_quantize(grid_, context.isa);
+    interleave_ = &kernels::choose_interleave(context.isa);
   }
 
   std::string_view name() const override { return kernel_->name; }
 
   std::optional<Step> bind(std::span<const View> inputs, const View& output) const override {
+    if (output.shape.size() == 4 && output.shape[1] == 3 && is_dense(inputs[0], Order::row_major) &&
+        is_dense(output, Order::channels_last)) {
+      return bind_colour_image(inputs[0], output);
+    }
     const Runs runs(walk(output.shape, {&inputs[0].strides, &output.strides}));
     if (runs.inner_stride(0) != 1) return std::nullopt;
     return Step{
@@ -34,8 +40,34 @@ class QuantizeNode : public NodeKernel {
   }
 
  private:
+  // Piece by piece: three planes to scratch, in vectors, then to pixels.
+  Step bind_colour_image(const View& input, const View& output) const {
+    constexpr int64_t piece = run_piece / 4;
+    const int64_t plane = output.shape[2] * output.shape[3];
+    const int64_t pieces = (plane + piece - 1) / piece;
+    return Step{.items = output.shape[0] * pieces,
+                .cost = ir::element_count(output.shape, "quantize") / 4,
+                .scratch_bytes = 3 * piece,
+                .run = [=, this](const Memory& memory, Range items, std::byte* scratch) {
+                  auto* planes = reinterpret_cast<uint8_t*>(scratch);
+                  bool all_numbers = true;
+                  for (int64_t item = items.begin; item < items.end; ++item) {
+                    const int64_t image = item / pieces * 3 * plane;
+                    const int64_t first = item % pieces * piece;
+                    const int64_t count = std::min(piece, plane - first);
+                    const float* x = memory.at<const float>(input) + image + first;
+                    for (int c = 0; c < 3; ++c) {
+                      all_numbers &= kernel_->run(x + c * plane, count, grid_, planes + c * piece, 1);
+                    }
+                    interleave_->run(planes, piece, count, memory.at<uint8_t>(output) + image + 3 * first);
+                  }
+                  if (!all_numbers) *memory.found_nan = true;
+                }};
+  }
+
   core::Grid grid_;
   const kernels::QuantizeKernel* kernel_;
+  const kernels::InterleaveKernel* interleave_;
 };
 
 class DequantizeCodesNode : public NodeKernel {
