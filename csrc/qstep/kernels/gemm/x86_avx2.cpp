@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <span>
 
 #include "qstep/core/error.h"
@@ -22,8 +23,8 @@ bool fit_int8(std::span<const int16_t> weights) {
 
 }  // namespace
 
-bool Maddubs16::beats_madd16(const GemmProblem& problem, int longest_window) {
-  if (!fit_int8(problem.weights)) return false;
+double Maddubs16::relative_cost(const GemmProblem& problem, int longest_window) {
+  if (!fit_int8(problem.weights)) return std::numeric_limits<double>::infinity();
   // A few panels stand for all, whatever their groups and sums.
   constexpr int64_t samples = 8;
   const int64_t panels = ceil_divide(problem.sums() * problem.columns, tile_columns);
@@ -39,7 +40,7 @@ bool Maddubs16::beats_madd16(const GemmProblem& problem, int longest_window) {
     cost += packed.plans_[0].cost;
     cost_of_madd16 += static_cast<double>(packed.steps_);
   }
-  return cost < cost_of_madd16;
+  return cost / cost_of_madd16;
 }
 
 Maddubs16::Maddubs16(const GemmProblem& problem, int64_t groups, int longest_window)

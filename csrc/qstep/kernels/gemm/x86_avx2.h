@@ -48,7 +48,10 @@ class Maddubs16 {
   static constexpr int depth_run = any_window * step_depth;  // of the longest window of constant length
 
   /// True where weights fit int8 and sums in int16 beat Madd16.
-  static bool supports(const GemmProblem& problem) { return beats_madd16(problem, any_window); }
+  static bool supports(const GemmProblem& problem) { return relative_cost(problem) < 1; }
+
+  /// Its time in that of Madd16, judged by a few panels; infinite where weights do not fit int8.
+  static double relative_cost(const GemmProblem& problem, int longest_window = any_window);
 
   Maddubs16(const GemmProblem& problem, int64_t groups) : Maddubs16(problem, groups, any_window) {}
   size_t bytes() const;
@@ -61,7 +64,6 @@ class Maddubs16 {
 
  protected:
   Maddubs16(const GemmProblem& problem, int64_t groups, int longest_window);
-  static bool beats_madd16(const GemmProblem& problem, int longest_window);
 
  private:
   int64_t steps_;
@@ -74,7 +76,7 @@ class Maddubs16ByStep : public Maddubs16 {
  public:
   static constexpr int depth_run = step_depth;
 
-  static bool supports(const GemmProblem& problem) { return beats_madd16(problem, 1); }
+  static bool supports(const GemmProblem& problem) { return relative_cost(problem, 1) < 1; }
 
   Maddubs16ByStep(const GemmProblem& problem, int64_t groups) : Maddubs16(problem, groups, 1) {}
 };

@@ -89,7 +89,7 @@ class WinogradConv2d final : public PackedConv2d {
 
   static constexpr int64_t tile_rows = Arithmetic::tile_rows;
   static constexpr int64_t max_chunk = 96;  // patches
-  static constexpr int64_t chunk_bytes = 256 * 1024;
+  static constexpr int64_t chunk_bytes = 384 * 1024;
   static constexpr int group = 8;  // patches whose outputs go to the epilogue together
 
   void make_starts(const Conv2dProblem& problem) {

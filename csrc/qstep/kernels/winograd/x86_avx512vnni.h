@@ -31,7 +31,7 @@ class Dpbusd {
   static int transform_output(const int32_t* sums, int64_t patch_stride, int64_t position_stride,
                               const PatchExtent* extents, int count, const int32_t* bias, int32_t* accumulators);
   static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
-    epilogue.store_avx2(tile, output);
+    epilogue.store_avx512(tile, output);
   }
 };
 
