@@ -88,6 +88,9 @@ def build(arguments: argparse.Namespace, train: Images) -> nn.Module:
     options = {**method.options, **arguments.option}
     if narrow:
         options.setdefault("overrides", stream_widths(8))
+    if arguments.edges:
+        edge = qstep.Scheme("iao", 8, {"per_channel": True})
+        options["overrides"] = {**options.get("overrides", {}), "conv1": {"weight": edge}, "linear": {"weight": edge}}
     act_bits = None if arguments.act_bits == FLOAT_BITS else arguments.act_bits
     config = method.config(arguments.weight_bits, act_bits, **options)
     loader = shuffled_batches(train, BATCH, arguments.seed, 0, arguments.margin)
@@ -238,6 +241,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--margin", type=int, default=MARGIN, help="pixels by which training pictures move; 0: only flipped"
     )
+    parser.add_argument("--edges", action="store_true", help="weights of the first and last layer by IAO in 8 bits")
     parser.add_argument("--activation", choices=list(ACTIVATIONS), default="relu")
     parser.add_argument(
         "--batch-norm-batches", type=int, default=50, help="to re-estimate statistics at the end; 0: not"
@@ -319,6 +323,7 @@ def main() -> None:
             )
         },
         "teacher": arguments.teacher is not None,
+        "edges": arguments.edges,
         "weight_bits": None if arguments.method == "float" else arguments.weight_bits,
         "act_bits": None if arguments.method == "float" else arguments.act_bits,
         **evaluate(model, test_images, folder),

@@ -47,6 +47,8 @@ def label(run: dict[str, Any]) -> str:
         parts.append(f"learning rate {run['learning_rate']}")
     if run.get("margin", MARGIN) != MARGIN:
         parts.append(f"moved by {run['margin']} pixels")
+    if run.get("edges"):
+        parts.append("first and last layer by IAO")
     if run.get("teacher"):
         parts.append("with a teacher")
     return ", ".join([*parts, *(f"{k}={v}" for k, v in run["option"].items())])
