@@ -22,6 +22,9 @@
 //       sums[(b * band.columns + x) * tile_columns + c] for all rows b and columns x, and maybe what comes after them, up
 //       to column_step - 1 more columns
 //   finish(epilogue, tile, output)
+// and may do the last two in registers:
+//   makes_codes(epilogue)               true where it can
+//   multiply_to_codes(tile, band, bias, epilogue, where, output)   where: channels and row offsets, no accumulators
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -238,19 +241,26 @@ class BandDepthwise final : public PackedConv2d {
                                     .output_stride = output_stride,
                                     .rows = rows,
                                     .columns = columns};
+        const int64_t first_channel = block.first_channel + t * tile_columns;
+        const AccumulatorTile where{
+            .accumulators = sums,
+            .sum_stride = sums_of_tile(),
+            .rows = static_cast<int>(rows * columns),
+            .first_channel = first_channel,
+            .channels = static_cast<int>(std::min<int64_t>(tile_columns, channels_ - first_channel)),
+            .row_offsets = output_offsets};
+        if constexpr (requires { Arithmetic::makes_codes(epilogue_); }) {
+          if (Arithmetic::makes_codes(epilogue_)) {
+            arithmetics_[0].multiply_to_codes(tile, band, bias_.data() + tile * tile_columns, epilogue_, where,
+                                              arguments.output.codes);
+            continue;
+          }
+        }
         for (size_t k = 0; k < arithmetics_.size(); ++k) {
           const int64_t bias = (static_cast<int64_t>(k) * tiles_ + tile) * tile_columns;
           arithmetics_[k].multiply(tile, band, bias_.data() + bias, sums + static_cast<int64_t>(k) * sums_of_tile());
         }
-        const int64_t first_channel = block.first_channel + t * tile_columns;
-        Arithmetic::finish(epilogue_,
-                           {.accumulators = sums,
-                            .sum_stride = sums_of_tile(),
-                            .rows = static_cast<int>(rows * columns),
-                            .first_channel = first_channel,
-                            .channels = static_cast<int>(std::min<int64_t>(tile_columns, channels_ - first_channel)),
-                            .row_offsets = output_offsets},
-                           arguments.output);
+        Arithmetic::finish(epilogue_, where, arguments.output);
       }
     }
   }

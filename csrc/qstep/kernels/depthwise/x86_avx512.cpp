@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "qstep/core/error.h"
+#include "qstep/kernels/epilogue/x86_avx512.h"
 #include "qstep/kernels/x86_avx512.h"
 
 #if defined(__x86_64__)
@@ -25,38 +26,84 @@ QSTEP_AVX512VNNI_BEGIN
 namespace qstep::kernels::avx512vnni {
 namespace {
 
-/// `rows` x `columns` outputs. weights: [taps][weight_stride], a row's `row_stride` apart.
-template <int rows, int columns>
-QSTEP_INLINE inline void sum_taps(const StagedBand<uint8_t>& band, const uint8_t* codes, const int8_t* weights,
-                                  int64_t weight_stride, const int32_t* bias, int32_t* sums) {
+/// Stores sums as they are.
+struct StoreSums {
+  int64_t columns;
+  int32_t* sums;
+
+  template <int rows, int width>
+  QSTEP_INLINE void operator()(const __m512i (&sum)[rows * width], int64_t x) const {
+    unroll<rows>([&](auto b) QSTEP_INLINE {
+      unroll<width>([&](auto i)
+                        QSTEP_INLINE { store(sums + (b * columns + x + i) * tile_columns, sum[b * width + i]); });
+    });
+  }
+};
+
+/// Stores codes, four columns at a time.
+struct StoreCodes {
+  ByFloatFactor rounding;
+  CodeRange range;
+  __mmask16 mask;
+  int64_t columns;
+  const int64_t* offsets;
+  uint8_t* output;
+
+  template <int rows, int width>
+  QSTEP_INLINE void operator()(const __m512i (&sum)[rows * width], int64_t x) const {
+    unroll<rows>([&](auto b) QSTEP_INLINE {
+      unroll<width / 4>([&](auto g) QSTEP_INLINE {
+        __m512i steps[4];
+        unroll<4>([&](auto i) QSTEP_INLINE { steps[i] = rounding.steps(sum[b * width + 4 * g + i]); });
+        store_columns(steps, columns - x - 4 * g, offsets + b * columns + x + 4 * g);
+      });
+    });
+  }
+
+ private:
+  /// The first of four columns, `count` of them or all where there are more; none where there are none.
+  QSTEP_INLINE void store_columns(const __m512i (&steps)[4], int64_t count, const int64_t* at) const {
+    if (count >= 4) {
+      store_rows<4>(range, steps, mask, output, at);
+    } else if (count == 3) {
+      store_rows<3>(range, steps, mask, output, at);
+    } else if (count == 2) {
+      store_rows<2>(range, steps, mask, output, at);
+    } else if (count == 1) {
+      store_rows<1>(range, steps, mask, output, at);
+    }
+  }
+};
+
+/// `rows` x `width` outputs. weights: [taps][weight_stride], a row's `row_stride` apart.
+template <int rows, int width, class Store>
+QSTEP_INLINE inline void sum_taps(const StagedBand<uint8_t>& band, int64_t x, const int8_t* weights,
+                                  int64_t weight_stride, const int32_t* bias, const Store& store) {
   constexpr int64_t row_stride = 4 * tile_columns;
-  __m512i sum[rows * columns];
-  unroll<rows * columns>([&](auto i) QSTEP_INLINE { sum[i] = load(bias); });
+  __m512i sum[rows * width];
+  unroll<rows * width>([&](auto i) QSTEP_INLINE { sum[i] = load(bias); });
   const int64_t output_stride = band.output_stride;
+  const uint8_t* codes = band.codes + x * output_stride;
   for (const int32_t offset : band.tap_offsets) {
     const uint8_t* tap = codes + offset;
-    unroll<columns>([&](auto x) QSTEP_INLINE {
-      const __m512i quads = load(tap + x * output_stride);
+    unroll<width>([&](auto i) QSTEP_INLINE {
+      const __m512i quads = load(tap + i * output_stride);
       unroll<rows>([&](auto b) QSTEP_INLINE {
-        __m512i& to = sum[b * columns + x];
+        __m512i& to = sum[b * width + i];
         to = _mm512_dpbusd_epi32(to, quads, load(weights + b * row_stride));
         keep_in_register(to);
       });
     });
     weights += weight_stride;
   }
-  unroll<rows>([&](auto b) QSTEP_INLINE {
-    unroll<columns>([&](auto x)
-                        QSTEP_INLINE { store(sums + (b * band.columns + x) * tile_columns, sum[b * columns + x]); });
-  });
+  store.template operator()<rows, width>(sum, x);
 }
 
-template <int rows, int columns>
+template <int rows, int width, class Store>
 void sum_tile(const StagedBand<uint8_t>& band, const int8_t* weights, int64_t weight_stride, const int32_t* bias,
-              int32_t* sums) {
-  for (int64_t x = band.last_tile(columns); x >= 0; x -= columns) {
-    sum_taps<rows, columns>(band, band.codes + x * band.output_stride, weights, weight_stride, bias,
-                            sums + x * tile_columns);
+              const Store& store) {
+  for (int64_t x = band.last_tile(width); x >= 0; x -= width) {
+    sum_taps<rows, width>(band, x, weights, weight_stride, bias, store);
   }
 }
 
@@ -106,19 +153,33 @@ void DepthwiseDot8::stage(const std::array<const uint8_t*, 4>& rows, const std::
   }
 }
 
-void DepthwiseDot8::multiply(int64_t tile, const StagedBand<uint8_t>& band, const int32_t* bias, int32_t* sums) const {
+template <class Store>
+void DepthwiseDot8::multiply(int64_t tile, const StagedBand<uint8_t>& band, const int32_t* bias,
+                             const Store& store) const {
   const int64_t weight_stride = int64_t{geometry_.rows} * tile_columns * group_rows;
   const int8_t* weights = weights_.data() + tile * geometry_.taps() * weight_stride;
   switch (band.rows) {
     case 1:
-      return sum_tile<1, 8>(band, weights, weight_stride, bias, sums);
+      return sum_tile<1, 8>(band, weights, weight_stride, bias, store);
     case 2:
-      return sum_tile<2, 8>(band, weights, weight_stride, bias, sums);
+      return sum_tile<2, 8>(band, weights, weight_stride, bias, store);
     case 3:
-      return sum_tile<3, 4>(band, weights, weight_stride, bias, sums);
+      return sum_tile<3, 4>(band, weights, weight_stride, bias, store);
     default:
-      return sum_tile<4, 4>(band, weights, weight_stride, bias, sums);
+      return sum_tile<4, 4>(band, weights, weight_stride, bias, store);
   }
+}
+
+void DepthwiseDot8::multiply(int64_t tile, const StagedBand<uint8_t>& band, const int32_t* bias, int32_t* sums) const {
+  multiply(tile, band, bias, StoreSums{band.columns, sums});
+}
+
+void DepthwiseDot8::multiply_to_codes(int64_t tile, const StagedBand<uint8_t>& band, const int32_t* bias,
+                                      const Epilogue& epilogue, const AccumulatorTile& where, uint8_t* output) const {
+  multiply(tile, band, bias,
+           StoreCodes{ByFloatFactor(epilogue.float_factors() + where.first_channel), CodeRange(epilogue),
+                      static_cast<__mmask16>((1U << where.channels) - 1), band.columns, where.row_offsets,
+                      output + where.first_channel});
 }
 
 }  // namespace qstep::kernels::avx512vnni

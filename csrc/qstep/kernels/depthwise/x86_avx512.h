@@ -26,11 +26,17 @@ class DepthwiseDot8 {
   static void stage(const std::array<const uint8_t*, 4>& rows, const std::array<int64_t, 4>& strides, int64_t columns,
                     int width, uint8_t* output, int64_t output_stride);
   void multiply(int64_t tile, const StagedBand<uint8_t>& band, const int32_t* bias, int32_t* sums) const;
+  static bool makes_codes(const Epilogue& epilogue) { return epilogue.float_factors() != nullptr; }
+  void multiply_to_codes(int64_t tile, const StagedBand<uint8_t>& band, const int32_t* bias, const Epilogue& epilogue,
+                         const AccumulatorTile& where, uint8_t* output) const;
   static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
     epilogue.store_avx512(tile, output);
   }
 
  private:
+  template <class Store>
+  void multiply(int64_t tile, const StagedBand<uint8_t>& band, const int32_t* bias, const Store& store) const;
+
   BandGeometry geometry_;
   AlignedVector<int8_t> weights_;  // as pack_band_weights
 };
