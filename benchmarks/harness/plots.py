@@ -16,7 +16,13 @@ from .tables import Row, engine_names, geometric_mean, row_speed
 
 COLOURS = {"A8W8": "tab:blue", "A8W7": "tab:cyan", "A8W4": "tab:green", "A4W4": "tab:orange", "A2W2": "tab:red"}
 GROUPS = ("3x3 stride 1", "direct", "stem", "depthwise", "vector-matrix", "matrix-matrix")
-SETTINGS = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "qstep"}
+SETTINGS = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "qstep",
+    "svg.fonttype": "none",
+}
 
 
 def _save(figure: plt.Figure, path: Path) -> None:
