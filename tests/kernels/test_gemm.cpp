@@ -422,18 +422,19 @@ TEST(Gemm, RejectsWhatItDoesNotDescribe) {
   rejects([](auto& p) { p.requantization.zero_point = -1; }, "zero_point");
 }
 
-// --- negative control ----------------------------------------------------------------------------
+// --- scalar arithmetics ----------------------------------------------------------------------------
 
-/// What every fast kernel of other libraries does on AVX2: vpmaddubsw as it comes, saturating at int16.
-class Saturating {
+/// An arithmetic of scalars, with tiles and steps of any size; sums of two neighbouring products are limited.
+template <int rows, int step, int32_t low, int32_t high>
+class ScalarArithmetic {
  public:
   using Code = uint8_t;
-  static constexpr int tile_rows = 6;
+  static constexpr int tile_rows = rows;
   static constexpr int tile_panels(int) { return 1; }
-  static constexpr int depth_step = 4;
+  static constexpr int depth_step = step;
   static constexpr int depth_run = depth_step;
 
-  Saturating(const GemmProblem& problem, int64_t)
+  ScalarArithmetic(const GemmProblem& problem, int64_t)
       : depth_(problem.depth), columns_(problem.columns), weights_(problem.weights.begin(), problem.weights.end()) {}
   size_t bytes() const { return 0; }
 
@@ -443,7 +444,7 @@ class Saturating {
         int32_t sum = bias[c];
         for (int64_t k = 0; k < depth_; k += 2) {
           const int32_t pair = product(panel, c, input, r, k) + product(panel, c, input, r, k + 1);
-          sum += std::clamp(pair, -32768, 32767);
+          sum += std::clamp(pair, low, high);
         }
         tile[r * tile_columns + c] = sum;
       }
@@ -466,8 +467,32 @@ class Saturating {
   std::vector<int16_t> weights_;
 };
 
+/// What every fast kernel of other libraries does on AVX2: vpmaddubsw as it comes, saturating at int16.
+using Saturating = ScalarArithmetic<6, 4, INT16_MIN, INT16_MAX>;
+
 constexpr GemmKernel saturating{"saturating", Isa::reference, [](const GemmProblem&) { return true; },
                                 pack_panel_gemm<Saturating>};
+
+template <int rows, int step>
+constexpr GemmKernel odd_tiles{"odd tiles", Isa::reference, [](const GemmProblem&) { return true; },
+                               pack_panel_gemm<ScalarArithmetic<rows, step, INT32_MIN, INT32_MAX>>};
+
+TEST(PanelGemm, TilesAndStepsOfOddSizes) {
+  const unsigned seed = 20260219;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  for (int64_t rows = 0; rows <= 23; ++rows) {
+    for (const int64_t columns : {1, 15, 16, 17, 50}) {
+      LayerCase layer(product(rows, columns, 1 + static_cast<int64_t>(random() % 40)), {8, 8}, Pattern::random, random);
+      layer.sliced = rows % 2 == 0;
+      const int parts = 1 + static_cast<int>(random() % 4);
+      EXPECT_EQ(difference(odd_tiles<1, 1>, layer, parts, random), "");
+      EXPECT_EQ(difference(odd_tiles<5, 3>, layer, parts, random), "");
+      EXPECT_EQ(difference(odd_tiles<11, 7>, layer, parts, random), "");
+      ASSERT_FALSE(HasFailure()) << rows << " x " << columns;
+    }
+  }
+}
 
 TEST(NegativeControl, ASaturatingKernelIsCaught) {
   std::mt19937 random(20260206);

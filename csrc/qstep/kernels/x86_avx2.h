@@ -47,7 +47,11 @@ QSTEP_INLINE inline void with_constant(int value, Body body) {
 
 /// Costs nothing and says that x is in a register here. gcc 12 keeps its choice through a loop, where it may else hold
 /// half of the accumulators on the stack.
-QSTEP_INLINE inline void keep_in_register(__m256i& x) { asm("" : "+x"(x)); }
+QSTEP_INLINE inline void keep_in_register(__m256i& x) {
+  __m256i kept = x;  // x itself, an element of an array, would be an operand in memory
+  asm("" : "+x"(kept));
+  x = kept;
+}
 
 QSTEP_INLINE inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 QSTEP_INLINE inline void store(void* p, __m256i x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }

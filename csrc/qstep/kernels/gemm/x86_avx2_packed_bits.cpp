@@ -86,46 +86,49 @@ template <int bits, int rows>
 void multiply_packed_bits(const TileInput<uint8_t>& input, const uint8_t* panel, int64_t groups, int64_t window,
                           int32_t offset, const int32_t* bias, int32_t* tile) {
   const __m256i ones = _mm256_set1_epi16(1);
+  const int32_t* step = input.steps;
   const uint8_t* row[rows];
-  __m256i left[rows];
-  __m256i right[rows];
   unroll<rows>([&](auto r) QSTEP_INLINE {
     row[r] = input.row[r];
-    const int32_t codes = sum_codes<PackedBits16<bits>::depth_step>(row[r], input.steps, groups);
+    const int32_t codes = sum_codes<PackedBits16<bits>::depth_step>(row[r], step, groups);
     const auto offsets = static_cast<int32_t>(static_cast<uint32_t>(offset) * static_cast<uint32_t>(codes));
-    left[r] = _mm256_add_epi32(load(bias), _mm256_set1_epi32(offsets));
-    right[r] = _mm256_add_epi32(load(bias + half_columns), _mm256_set1_epi32(offsets));
+    store(tile + r * tile_columns, _mm256_add_epi32(load(bias), _mm256_set1_epi32(offsets)));
+    store(tile + r * tile_columns + half_columns,
+          _mm256_add_epi32(load(bias + half_columns), _mm256_set1_epi32(offsets)));
   });
-  for (int64_t first = 0; first < groups; first += window) {
-    __m256i left_sum[rows];
-    __m256i right_sum[rows];
-    unroll<rows>([&](auto r) QSTEP_INLINE { left_sum[r] = right_sum[r] = _mm256_setzero_si256(); });
-    for (int64_t g = first; g < std::min(first + window, groups); ++g) {
-      const __m256i left_group = load(panel);
-      const __m256i right_group = load(panel + half_weights);
-      prefetch_weights(panel);
-      panel += step_weights;
-      unroll<PackedBits16<bits>::group_steps>([&](auto s) QSTEP_INLINE {
-        const __m256i left_weights = weights_of_step<bits, s>(left_group);
-        const __m256i right_weights = weights_of_step<bits, s>(right_group);
-        unroll<rows>([&](auto r) QSTEP_INLINE {
-          const __m256i codes = broadcast_4_bytes(row[r] + input.steps[g] + s * step_depth);
-          left_sum[r] = _mm256_add_epi16(left_sum[r], _mm256_maddubs_epi16(codes, left_weights));
-          right_sum[r] = _mm256_add_epi16(right_sum[r], _mm256_maddubs_epi16(codes, right_weights));
-          keep_in_register(left_sum[r]);
-          keep_in_register(right_sum[r]);
-        });
+  for (int64_t rest = groups; rest > 0; rest -= window) {
+    __m256i left[rows];
+    __m256i right[rows];
+    unroll<rows>([&](auto r) QSTEP_INLINE { left[r] = right[r] = _mm256_setzero_si256(); });
+    const auto add_step = [&](auto s) QSTEP_INLINE {
+      const __m256i left_weights = weights_of_step<bits, s>(load(panel));
+      const __m256i right_weights = weights_of_step<bits, s>(load(panel + half_weights));
+      unroll<rows>([&](auto r) QSTEP_INLINE {
+        const __m256i codes = broadcast_4_bytes(row[r] + *step + s * step_depth);
+        left[r] = _mm256_add_epi16(left[r], _mm256_maddubs_epi16(codes, left_weights));
+        right[r] = _mm256_add_epi16(right[r], _mm256_maddubs_epi16(codes, right_weights));
+        keep_in_register(left[r]);
+        keep_in_register(right[r]);
       });
+    };
+    for (int64_t g = std::min(rest, window); g > 0; --g) {
+      prefetch_weights(panel);
+      add_step(std::integral_constant<int, 0>{});
+      add_step(std::integral_constant<int, 1>{});
+      if constexpr (bits == 2) {
+        add_step(std::integral_constant<int, 2>{});
+        add_step(std::integral_constant<int, 3>{});
+      }
+      ++step;
+      panel += step_weights;
     }
     unroll<rows>([&](auto r) QSTEP_INLINE {
-      left[r] = _mm256_add_epi32(left[r], _mm256_madd_epi16(left_sum[r], ones));
-      right[r] = _mm256_add_epi32(right[r], _mm256_madd_epi16(right_sum[r], ones));
+      int32_t* left_half = tile + r * tile_columns;
+      int32_t* right_half = left_half + half_columns;
+      store(left_half, _mm256_add_epi32(load(left_half), _mm256_madd_epi16(left[r], ones)));
+      store(right_half, _mm256_add_epi32(load(right_half), _mm256_madd_epi16(right[r], ones)));
     });
   }
-  unroll<rows>([&](auto r) QSTEP_INLINE {
-    store(tile + r * tile_columns, left[r]);
-    store(tile + r * tile_columns + half_columns, right[r]);
-  });
 }
 
 }  // namespace
