@@ -1,4 +1,5 @@
 // Every row of the table of convolution kernels, on one thread, over layers of ResNet and MobileNet and several bit widths.
+// "of_peak" compares with the instruction set's own peak (kernels/peak/peak.h).
 #include <benchmark/benchmark.h>
 
 #include <cstddef>
@@ -10,6 +11,7 @@
 #include "qstep/kernels/aligned_vector.h"
 #include "qstep/kernels/conv2d/conv2d.h"
 #include "qstep/kernels/isa.h"
+#include "qstep/kernels/peak/peak.h"
 
 namespace {
 
@@ -35,7 +37,12 @@ constexpr Layer layers[] = {
     {"3x3_16_to_16_at_32", 16, 16, 1, 3, 1, 32},
     {"3x3_32_to_32_at_16", 32, 32, 1, 3, 1, 16},
     {"3x3_64_to_64_at_8", 64, 64, 1, 3, 1, 8},
+    {"3x3_128_to_128_at_56_by_2", 128, 128, 1, 3, 2, 56},
+    {"1x1_64_to_256_at_56", 64, 256, 1, 1, 1, 56},
     {"1x1_256_to_64_at_56", 256, 64, 1, 1, 1, 56},
+    {"1x1_1024_to_256_at_14", 1024, 256, 1, 1, 1, 14},
+    {"1x1_512_to_2048_at_7", 512, 2048, 1, 1, 1, 7},
+    {"1x1_24_to_144_at_56", 24, 144, 1, 1, 1, 56},
     {"stem_7x7_3_to_64_at_224", 3, 64, 1, 7, 2, 224},
     {"stem_3x3_3_to_32_at_224", 3, 32, 1, 3, 2, 224},
     {"depthwise_3x3_144_at_56", 144, 144, 144, 3, 1, 56},
@@ -98,6 +105,8 @@ void run(benchmark::State& state, const Conv2dKernel& kernel, const Layer& layer
 
   const auto operations = static_cast<double>(output_layout.pixels() * layer.out_channels * depth);
   state.counters["MAC/s"] = benchmark::Counter(operations, benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["of_peak"] =
+      benchmark::Counter(operations / measure_peak(kernel.isa), benchmark::Counter::kIsIterationInvariantRate);
 }
 
 }  // namespace

@@ -9,7 +9,7 @@ namespace qstep::kernels::avxvnni {
 struct Tiles {
   /// 12 accumulators or fewer, two vectors of weights and one of codes: 15 of 16 registers.
   static constexpr int tile_rows = 6;
-  static constexpr int tile_panels(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
+  static constexpr int tile_panels(int rows) { return rows == 1 ? 4 : rows == 2 ? 2 : 1; }
 
   static void multiply(const TileInput<uint8_t>& input, int panels, const int8_t* weights, int64_t steps,
                        const int32_t* bias, int32_t* tile);
