@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/guarded_allocator.h"
 #include "qstep/core/error.h"
 #include "qstep/kernels/layout.h"
 
@@ -21,8 +22,7 @@ inline ImageLayout make_layout(int64_t batch, int64_t height, int64_t width, int
   return layout;
 }
 
-/// Memory that ends with the tensor's last element, so that a sanitizer sees every access beyond it; gaps hold
-/// `filler`.
+/// Memory that ends with the tensor's last element, so that an access beyond it ends the test; gaps hold `filler`.
 template <class T>
 class Strided {
  public:
@@ -77,7 +77,7 @@ class Strided {
  private:
   ImageLayout layout_;
   T filler_;
-  std::vector<T> memory_;
+  std::vector<T, GuardedAllocator<T>> memory_;
 };
 
 }  // namespace qstep::kernels::test

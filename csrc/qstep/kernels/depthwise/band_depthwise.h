@@ -111,20 +111,23 @@ struct ChannelBlock {
   std::vector<int32_t> tap_offsets;  ///< as in StagedBand
 };
 
+/// Blocks of the widest width that the channels have room for, and a last one that overlaps them. Only channels fewer
+/// than the narrowest width make a block that ends beyond them.
 inline std::vector<ChannelBlock> channel_blocks(int64_t channels, std::span<const int> widths) {
   std::vector<ChannelBlock> blocks;
-  const int widest = widths.front();
+  const auto fitting = std::ranges::find_if(widths, [&](int w) { return w <= channels; });
+  if (fitting == widths.end()) {
+    blocks.push_back({0, widths.back(), 0, static_cast<int>((channels + tile_columns - 1) / tile_columns), {}});
+    return blocks;
+  }
+  const int widest = *fitting;
   int64_t first = 0;
   for (; first + widest <= channels; first += widest) blocks.push_back({first, widest, 0, widest / tile_columns, {}});
   const int64_t rest = channels - first;
   if (rest == 0) return blocks;
   const int width = *std::find_if(widths.rbegin(), widths.rend(), [&](int w) { return w >= rest; });
-  if (width > channels) {
-    blocks.push_back({0, width, 0, static_cast<int>((channels + tile_columns - 1) / tile_columns), {}});
-  } else {
-    blocks.push_back(
-        {channels - width, width, static_cast<int>((width - rest) / tile_columns), width / tile_columns, {}});
-  }
+  blocks.push_back(
+      {channels - width, width, static_cast<int>((width - rest) / tile_columns), width / tile_columns, {}});
   return blocks;
 }
 
