@@ -85,6 +85,27 @@ TEST(Gemm, FewBitsPackedForFewRows) {
   }
 }
 
+/// Panels of several sums are filled with columns of zeros, which are not among these weights.
+TEST(Gemm, SumsOfWeightsWithoutZero) {
+  constexpr int64_t depth = 31000;
+  constexpr int64_t columns = 17;
+  std::mt19937 random(20260221);
+  std::vector<int16_t> weights(2 * columns * depth);
+  for (int16_t& w : weights) w = static_cast<int16_t>(1 + random() % 16);
+  const std::vector<int32_t> multipliers(2 * columns, 1 << 10);
+  const std::vector<int64_t> constants(columns, 0);
+  const std::vector<int8_t> shifts(columns, 30);
+  const GemmProblem problem{.depth = depth,
+                            .columns = columns,
+                            .weights = weights,
+                            .requantization = {.combination = {multipliers, constants, shifts}}};
+  for (const GemmKernel& kernel : gemm_kernels()) {
+    if (is_supported(kernel.isa) && kernel.supports(problem)) {
+      EXPECT_NO_THROW(kernel.pack(problem)) << kernel.name;
+    }
+  }
+}
+
 TEST(Gemm, LargeMatricesOfFewBitsArePacked) {
   if (!is_supported(Isa::avx2)) GTEST_SKIP() << "this CPU has no AVX2";
   std::mt19937 random(20260218);

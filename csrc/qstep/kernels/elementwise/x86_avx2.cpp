@@ -1,5 +1,5 @@
-
 #include "qstep/kernels/x86_avx2.h"
+
 #include "qstep/core/grid.h"
 #include "qstep/kernels/elementwise/kernels.h"
 #include "qstep/kernels/elementwise/runs.h"

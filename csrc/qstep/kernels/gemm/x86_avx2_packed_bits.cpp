@@ -18,7 +18,11 @@ constexpr int longest_window = 16;
 
 template <int bits>
 bool PackedBits16<bits>::supports(const GemmProblem& problem) {
-  const auto [smallest, largest] = std::ranges::minmax(problem.weights);
+  auto [smallest, largest] = std::ranges::minmax(problem.weights);
+  if (problem.sums() > 1) {  // zeros stand where there are no columns (panel_gemm.h)
+    smallest = std::min<int16_t>(smallest, 0);
+    largest = std::max<int16_t>(largest, 0);
+  }
   return largest - smallest < 1 << bits;
 }
 
