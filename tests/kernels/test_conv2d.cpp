@@ -83,6 +83,7 @@ TEST(Conv2d, ChosenGeometries) {
       {"depthwise, two blocks of channels and of columns",
        {1, 97, 5, 67, 97, 97, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}}},
       {"no output", {1, 4, 2, 2, 6, 1, Window{{3, 3}, {1, 1}, {0, 0, 0, 0}, {1, 1}}}},
+      {"no output, gaps between windows", {1, 32, 4, 1, 6, 1, Window{{1, 3}, {1, 5}, {0, 0, 0, 0}, {1, 1}}}},
       {"empty batch", {0, 4, 5, 5, 6, 1, Window{{3, 3}, {1, 1}, {0, 0, 0, 0}, {1, 1}}}},
   };
   for (const auto& [name, shape] : cases) {

@@ -58,7 +58,8 @@ class BandShape {
 
  private:
   int64_t width(int64_t pixels) const {
-    return ((along_row_ ? pixels : output_.width) - 1) * geometry_.window.stride[1] + geometry_.extent(1);
+    const int64_t windows = std::max<int64_t>(along_row_ ? pixels : output_.width, 1);
+    return (windows - 1) * geometry_.window.stride[1] + geometry_.extent(1);
   }
 
   int64_t codes(int64_t pixels) const { return height(pixels) * width(pixels) * geometry_.group_channels; }
