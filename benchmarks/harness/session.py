@@ -88,7 +88,9 @@ class Session:
 
     def time(self, programs: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
         """Microseconds of each round."""
-        return interleaved(programs, 2 if self.arguments.smoke else self.arguments.rounds, self.arguments.row_seconds)
+        rounds = 2 if self.arguments.smoke else self.arguments.rounds
+        settle_seconds = 0.1 if self.threads > 1 else 0.0
+        return interleaved(programs, rounds, self.arguments.row_seconds, settle_seconds=settle_seconds)
 
     def finish(self) -> None:
         for engine, reason in self.skipped.items():

@@ -22,7 +22,11 @@ def _time(run: Callable[[], None], repeats: int) -> float:
 
 
 def interleaved(
-    programs: Mapping[str, Callable[[], None]], rounds: int, seconds: float, slice_seconds: float = 0.001
+    programs: Mapping[str, Callable[[], None]],
+    rounds: int,
+    seconds: float,
+    slice_seconds: float = 0.001,
+    settle_seconds: float = 0.0,
 ) -> dict[str, list[float]]:
     """Microseconds of a run of each program, round by round.
 
@@ -31,6 +35,8 @@ def interleaved(
         seconds: no new round after that, once there are FEWEST_ROUNDS.
         slice_seconds: programs that are shorter run several times per round, about this long together; their mean counts. They run
             once before, since the programs before them have used the caches.
+        settle_seconds: pause before each program, which then runs once before too: some engines' threads spin for a while after a
+            run, and would take a processor from whoever comes next.
     """
     for run in programs.values():
         run()
@@ -44,7 +50,8 @@ def interleaved(
             break
         shuffle.shuffle(order)
         for name in order:
-            if single[name] < 10 * slice_seconds:
+            time.sleep(settle_seconds)
+            if settle_seconds > 0 or single[name] < 10 * slice_seconds:
                 programs[name]()
             times[name].append(_time(programs[name], max(1, round(slice_seconds / single[name]))) * MICROSECONDS)
     return times
