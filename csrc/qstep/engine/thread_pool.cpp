@@ -3,6 +3,10 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
+#if defined(__linux__)
+#include <pthread.h>
+#include <sched.h>
+#endif
 #include <unistd.h>
 
 #include <algorithm>
@@ -98,6 +102,7 @@ void ThreadPool::parallel_for(int64_t items, int threads, const Body& body) {
   }
   Job job{Work(items, threads, body), static_cast<int>(std::min<int64_t>(threads, items)) - 1};
   start_workers(job.helpers);
+  keep_off_callers_processor();
   bool wake;
   {
     const std::lock_guard lock(mutex_);
@@ -129,10 +134,25 @@ void ThreadPool::start_workers(int count) {
   while (static_cast<int>(workers_.size()) < count) {
     try {
       workers_.emplace_back([this, worker = static_cast<int>(workers_.size()) + 1] { wait_for_jobs(worker); });
+      callers_processor_ = -1;
     } catch (const std::system_error&) {
       return;  // the system gives no more threads: those that exist do the work
     }
   }
+}
+
+/// Linux often wakes a sleeping worker on the processor of the thread that wakes it, and moves it only after milliseconds,
+/// when a run is over. So workers may use every processor that the caller may use but the one it is on.
+void ThreadPool::keep_off_callers_processor() {
+#if defined(__linux__)
+  const int processor = ::sched_getcpu();
+  if (processor < 0 || processor == callers_processor_) return;
+  cpu_set_t allowed;
+  if (::pthread_getaffinity_np(::pthread_self(), sizeof allowed, &allowed) != 0) return;  // more than CPU_SETSIZE
+  if (CPU_COUNT(&allowed) > 1) CPU_CLR(processor, &allowed);
+  for (std::thread& worker : workers_) ::pthread_setaffinity_np(worker.native_handle(), sizeof allowed, &allowed);
+  callers_processor_ = processor;
+#endif
 }
 
 void ThreadPool::wait_for_jobs(int worker) {

@@ -70,6 +70,7 @@ class ThreadPool {
 
   ThreadPool();
   void start_workers(int count);
+  void keep_off_callers_processor();
   void wait_for_jobs(int worker);
 
   const int process_;  // threads do not survive a fork
@@ -83,6 +84,7 @@ class ThreadPool {
   std::atomic<int> active_ = 0;     // workers inside the job; likewise
   int sleepers_ = 0;
   std::vector<std::thread> workers_;
+  int callers_processor_ = -1;  // that all workers keep off; guarded by turn_
 };
 
 }  // namespace qstep::engine
