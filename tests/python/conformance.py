@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torchvision
-from networks import ResNet20, settle
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import qstep
+from networks import ResNet20, settle
 from qstep import _C
 from qstep.quantizers import ActivationQuantizer, QuantizedWeight, Quantizer, WeightQuantizer
 

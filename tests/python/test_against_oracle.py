@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import RandomNetwork, ResNet20, settle
 from torch import Tensor, fx, nn
 
 import qstep
+from networks import RandomNetwork, ResNet20, settle
 from oracle import checkpoint, pwlq_weights
 from oracle.network import Rules, layer_codes, layer_inputs, network_codes
 from oracle.pwlq import fitted_breakpoint

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import ResNet20
 from torch import nn
 
 import qstep
+from networks import ResNet20
 
 
 def small() -> nn.Module:

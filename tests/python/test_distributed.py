@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from networks import settle
 from torch import Tensor, nn
 
 import qstep
+from networks import settle
 from qstep.optim import InqSchedule
 
 PROCESSES = 2

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from networks import BasicBlock, ResNet20, settle
 from torch import nn
 
 import qstep
+from networks import BasicBlock, ResNet20, settle
 from oracle import checkpoint
 from oracle import f8net as oracle
 from qstep import _C

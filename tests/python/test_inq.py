@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import ResNet20, settle
 from torch import Tensor, nn
 
 import qstep
+from networks import ResNet20, settle
 from oracle import inq as oracle
 from qstep.optim import InqSchedule
 from qstep.quantizers import InqWeight

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torchvision
-from networks import ResNet20
 from torch import nn
 
 import qstep
+from networks import ResNet20
 from qstep.quantizers import PwlqActivation, PwlqWeight
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torchvision
-from networks import RandomNetwork, ResNet20, settle
 from torch import nn
 
 import qstep
+from networks import RandomNetwork, ResNet20, settle
 
 CONFIGS = {
     "IAO W8A8": lambda: qstep.QConfig.iao(8, 8),

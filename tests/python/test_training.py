@@ -10,10 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from networks import ResNet20, settle
 from torch import nn
 
 import qstep
+from networks import ResNet20, settle
 from qstep.quantizers import ActivationQuantizer, IaoActivation
 
 X = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
