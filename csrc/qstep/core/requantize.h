@@ -26,11 +26,8 @@ struct Multiplier {
   friend bool operator==(const Multiplier&, const Multiplier&) = default;
 };
 
-/// Accumulators below this magnitude times a 24-bit multiplier are exact in a double: 2^29 * 2^24 = 2^53.
-inline constexpr int64_t exact_in_double_bound = int64_t{1} << 29;
-
-/// Biases stay below this: half of what a double's exactness leaves for accumulators, and an eighth of the int32 range. A channel that
-/// would need more (batch norm's gamma near 0) counts in coarser units.
+/// Biases stay below this, an eighth of the int32 range. A channel that would need more (batch norm's gamma near 0) counts in coarser
+/// units.
 inline constexpr double largest_bias = 0x1p28;
 
 /// True for 2^k, k any integer: what the shift policy takes as a scale or a factor.

@@ -25,9 +25,6 @@ struct ImageLayout {
   int64_t offset(int64_t image, int64_t row, int64_t column) const {
     return image * image_stride + row * row_stride + column * pixel_stride;
   }
-
-  /// True where pixel p of all lies at p * pixel_stride.
-  bool has_uniform_pixels() const { return row_stride == width * pixel_stride && image_stride == height * row_stride; }
 };
 
 /// Walks over the pixels of a layout in row-major order.

@@ -1,5 +1,6 @@
 #pragma once
-// How the reference kernels apply one weight to one centred code.
+// What kernels ask of weights, and how the reference kernels apply one to one centred code.
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <cstdlib>
@@ -30,6 +31,12 @@ struct Shifted {
     return negative ? -shifted : shifted;
   }
 };
+
+/// True where a T holds every weight.
+template <class T>
+bool fit(std::span<const int16_t> weights) {
+  return std::ranges::all_of(weights, [](int16_t w) { return w == static_cast<T>(w); });
+}
 
 /// True where Shifted can stand for every weight.
 inline bool are_powers_of_two(std::span<const int16_t> weights) {

@@ -41,6 +41,13 @@ QSTEP_INLINE inline void keep_in_register(__m512i& x) { asm("" : "+v"(x)); }
 QSTEP_INLINE inline __m512i load(const void* p) { return _mm512_loadu_si512(p); }
 QSTEP_INLINE inline void store(void* p, __m512i x) { _mm512_storeu_si512(p, x); }
 
+/// Four bytes in every 32-bit lane.
+QSTEP_INLINE inline __m512i broadcast_4_bytes(const void* p) {
+  int32_t bytes;
+  std::memcpy(&bytes, p, sizeof bytes);
+  return _mm512_set1_epi32(bytes);
+}
+
 }  // namespace qstep::kernels::avx512vnni
 QSTEP_AVX512VNNI_END
 #endif

@@ -1,9 +1,10 @@
 #include "qstep/kernels/depthwise/x86_avx2.h"
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "qstep/core/error.h"
+#include "qstep/kernels/gemm/int16_windows.h"
+#include "qstep/kernels/weight_factor.h"
 #include "qstep/kernels/x86_avx2.h"
 
 #if defined(__x86_64__)
@@ -16,15 +17,13 @@ DepthwiseMadd16::DepthwiseMadd16(const Conv2dProblem& problem, const BandGeometr
 }
 
 bool DepthwiseMaddubs16::supports(const Conv2dProblem& problem) {
+  if (!fit<int8_t>(problem.weights)) return false;
+  const LaneSums largest = LaneSums::largest(problem.quant_max);
   const size_t taps = static_cast<size_t>(problem.window.kernel[0]) * static_cast<size_t>(problem.window.kernel[1]);
   for (size_t start = 0; start < problem.weights.size(); start += taps) {
-    int64_t positive = 0;
-    int64_t negative = 0;
-    for (const int16_t w : problem.weights.subspan(start, taps)) {
-      if (w < INT8_MIN || w > INT8_MAX) return false;
-      (w > 0 ? positive : negative) += problem.quant_max * std::abs(w);
-    }
-    if (positive > INT16_MAX || negative > -INT16_MIN) return false;
+    LaneSums sums;
+    for (const int16_t w : problem.weights.subspan(start, taps)) sums.add(w);
+    if (!sums.fits(largest)) return false;
   }
   return true;
 }

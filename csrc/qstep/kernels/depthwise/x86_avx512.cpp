@@ -4,14 +4,13 @@
 
 #include "qstep/core/error.h"
 #include "qstep/kernels/epilogue/x86_avx512.h"
+#include "qstep/kernels/weight_factor.h"
 #include "qstep/kernels/x86_avx512.h"
 
 #if defined(__x86_64__)
 namespace qstep::kernels::avx512vnni {
 
-bool DepthwiseDot8::supports(const Conv2dProblem& problem) {
-  return std::ranges::all_of(problem.weights, [](int16_t w) { return INT8_MIN <= w && w <= INT8_MAX; });
-}
+bool DepthwiseDot8::supports(const Conv2dProblem& problem) { return fit<int8_t>(problem.weights); }
 
 DepthwiseDot8::DepthwiseDot8(const Conv2dProblem& problem, const BandGeometry& geometry,
                              const std::vector<int64_t>& first_channels)

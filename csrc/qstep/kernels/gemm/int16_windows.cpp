@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 #include <limits>
 #include <utility>
 
@@ -23,56 +22,22 @@ constexpr double cost_of_step_in_memory = 0.495;
 constexpr double cost_of_window_in_memory = 0.72;
 constexpr double cost_of_excess_step = 0.45;
 
-/// Sums of the positive weights and of the magnitudes of the negative ones.
-struct LaneSums {
-  int32_t positive = 0;
-  int32_t negative = 0;
+template <class Weight>
+void add_pair(LaneSums& sums, const Weight* pair) {
+  sums.add(pair[0]);
+  sums.add(pair[1]);
+}
 
-  void add(int32_t w) { (w > 0 ? positive : negative) += std::abs(w); }
-  void add_pair(const int8_t* pair) {
-    add(pair[0]);
-    add(pair[1]);
-  }
-  bool fits(const LaneSums& largest) const { return positive <= largest.positive && negative <= largest.negative; }
-};
-
-LaneSums largest_sums(int32_t quant_max) { return {INT16_MAX / quant_max, -INT16_MIN / quant_max}; }
-
-int64_t step_count(std::span<const int8_t> panel) { return static_cast<int64_t>(panel.size()) / step_weights; }
-
-/// Lengths of the longest windows that cover the panel; none where one step alone may saturate.
-std::vector<int32_t> cut_windows(std::span<const int8_t> panel, int32_t quant_max) {
-  const LaneSums largest = largest_sums(quant_max);
-  std::vector<int32_t> lengths;
-  std::array<LaneSums, lanes> window{};
-  int32_t length = 0;
-  const auto extend = [&](const int8_t* step) {
-    std::array<LaneSums, lanes> longer = window;
-    bool fits = true;
-    for (int lane = 0; lane < lanes; ++lane) {
-      longer[lane].add_pair(step + 2 * lane);
-      fits &= longer[lane].fits(largest);
-    }
-    if (fits) window = longer;
-    return fits;
-  };
-  for (int64_t s = 0; s < step_count(panel); ++s, ++length) {
-    const int8_t* step = panel.data() + s * step_weights;
-    if (extend(step)) continue;
-    lengths.push_back(length);
-    length = 0;
-    window = {};
-    if (!extend(step)) return {};
-  }
-  lengths.push_back(length);
-  return lengths;
+template <class Weight>
+int64_t step_count(std::span<Weight> panel) {
+  return static_cast<int64_t>(panel.size()) / step_weights;
 }
 
 /// Cuts the excess off the windows of one half of a panel.
 class Cutter {
  public:
   Cutter(std::span<int8_t> panel, int half, int64_t window, int32_t quant_max)
-      : panel_(panel), half_(half), largest_(largest_sums(quant_max)) {
+      : panel_(panel), half_(half), largest_(LaneSums::largest(quant_max)) {
     const int64_t steps = step_count(panel);
     for (int64_t first = 0; first < steps; first += window) cut_window(first, std::min(first + window, steps));
   }
@@ -88,7 +53,7 @@ class Cutter {
     const size_t known = excess.size();
     for (int lane = 0; lane < half_lanes; ++lane) {
       LaneSums sums;
-      for (int64_t s = first; s < end; ++s) sums.add_pair(pair(s, lane));
+      for (int64_t s = first; s < end; ++s) add_pair(sums, pair(s, lane));
       cut_lane(known, first, end, lane, 1, sums.positive - largest_.positive, largest_.positive);
       cut_lane(known, first, end, lane, -1, sums.negative - largest_.negative, largest_.negative);
     }
@@ -156,12 +121,43 @@ Int16Windows with_constant_windows(std::span<int8_t> panel, int32_t quant_max, i
 
 }  // namespace
 
+template <class Weight>
+std::vector<int32_t> cut_windows(std::span<const Weight> panel, int32_t quant_max) {
+  const LaneSums largest = LaneSums::largest(quant_max);
+  std::vector<int32_t> lengths;
+  std::array<LaneSums, lanes> window{};
+  int32_t length = 0;
+  const auto extend = [&](const Weight* step) {
+    std::array<LaneSums, lanes> longer = window;
+    bool fits = true;
+    for (int lane = 0; lane < lanes; ++lane) {
+      add_pair(longer[lane], step + 2 * lane);
+      fits &= longer[lane].fits(largest);
+    }
+    if (fits) window = longer;
+    return fits;
+  };
+  for (int64_t s = 0; s < step_count(panel); ++s, ++length) {
+    const Weight* step = panel.data() + s * step_weights;
+    if (extend(step)) continue;
+    lengths.push_back(length);
+    length = 0;
+    window = {};
+    if (!extend(step)) return {};
+  }
+  lengths.push_back(length);
+  return lengths;
+}
+
+template std::vector<int32_t> cut_windows(std::span<const int8_t>, int32_t);
+template std::vector<int32_t> cut_windows(std::span<const int16_t>, int32_t);
+
 int longest_constant_window(std::span<const int8_t> panel, int32_t quant_max, int unit, int limit) {
-  const LaneSums largest = largest_sums(quant_max);
+  const LaneSums largest = LaneSums::largest(quant_max);
   const auto fits = [&](int64_t first, int64_t end) {
     for (int lane = 0; lane < lanes; ++lane) {
       LaneSums sums;
-      for (int64_t s = first; s < end; ++s) sums.add_pair(panel.data() + s * step_weights + 2 * lane);
+      for (int64_t s = first; s < end; ++s) add_pair(sums, panel.data() + s * step_weights + 2 * lane);
       if (!sums.fits(largest)) return false;
     }
     return true;

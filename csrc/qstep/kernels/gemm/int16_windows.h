@@ -8,6 +8,7 @@
 // safe, and what was cut off, the excess, is multiplied in steps of its own.
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <span>
 #include <vector>
 
@@ -20,6 +21,22 @@ inline constexpr int step_depth = 4;                   ///< values of depth in a
 inline constexpr int half_columns = tile_columns / 2;  ///< columns of a vector of 32 bytes
 inline constexpr int step_weights = tile_columns * step_depth;
 inline constexpr int half_weights = half_columns * step_depth;
+
+/// Weights that a lane of int16 receives: sums of the positive ones and of the magnitudes of the negative ones.
+struct LaneSums {
+  int32_t positive = 0;
+  int32_t negative = 0;
+
+  void add(int32_t w) { (w > 0 ? positive : negative) += std::abs(w); }
+  bool fits(const LaneSums& largest) const { return positive <= largest.positive && negative <= largest.negative; }
+
+  /// With inputs in [0, quant_max] no sum leaves int16 where both are up to these.
+  static LaneSums largest(int32_t quant_max) { return {INT16_MAX / quant_max, -INT16_MIN / quant_max}; }
+};
+
+/// Lengths of the longest windows that cover a panel of int8_t or int16_t; none where one step alone may saturate.
+template <class Weight>
+std::vector<int32_t> cut_windows(std::span<const Weight> panel, int32_t quant_max);
 
 /// What was cut off one half of the columns in one step.
 struct ExcessStep {

@@ -7,24 +7,18 @@
 
 #include "qstep/core/error.h"
 #include "qstep/kernels/gemm/pack_panels.h"
+#include "qstep/kernels/weight_factor.h"
 #include "qstep/kernels/x86_avx2.h"
 
 #if defined(__x86_64__)
 namespace qstep::kernels::avx2 {
+
 Madd16::Madd16(const GemmProblem& problem, int64_t groups) : steps_(ceil_divide(problem.depth, depth_step)) {
   pack_panels<depth_step>(problem, groups, steps_, weights_);
 }
 
-namespace {
-
-bool fit_int8(std::span<const int16_t> weights) {
-  return std::ranges::all_of(weights, [](int16_t w) { return -128 <= w && w <= 127; });
-}
-
-}  // namespace
-
 double Maddubs16::relative_cost(const GemmProblem& problem, int longest_window) {
-  if (!fit_int8(problem.weights)) return std::numeric_limits<double>::infinity();
+  if (!fit<int8_t>(problem.weights)) return std::numeric_limits<double>::infinity();
   // A few panels stand for all, whatever their groups and sums.
   constexpr int64_t samples = 8;
   const int64_t panels = ceil_divide(problem.sums() * problem.columns, tile_columns);
@@ -45,7 +39,7 @@ double Maddubs16::relative_cost(const GemmProblem& problem, int longest_window) 
 
 Maddubs16::Maddubs16(const GemmProblem& problem, int64_t groups, int longest_window)
     : steps_(ceil_divide(problem.depth, depth_step)) {
-  require(fit_int8(problem.weights), "gemm: weights must be in [-128, 127]");
+  require(fit<int8_t>(problem.weights), "gemm: weights must be in [-128, 127]");
   pack_panels<depth_step>(problem, groups, steps_, weights_);
   const size_t panel_size = static_cast<size_t>(steps_) * step_weights;
   for (size_t start = 0; start < weights_.size(); start += panel_size) {

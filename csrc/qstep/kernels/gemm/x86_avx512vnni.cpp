@@ -14,11 +14,6 @@ namespace {
 
 using Vector = __m512i;
 
-QSTEP_INLINE inline Vector broadcast_4_bytes(const void* p) {
-  int32_t bytes;
-  std::memcpy(&bytes, p, sizeof bytes);
-  return _mm512_set1_epi32(bytes);
-}
 QSTEP_INLINE inline Vector dot(Vector sum, Vector codes, Vector weights, uint8_t) {
   return _mm512_dpbusd_epi32(sum, codes, weights);
 }

@@ -1,7 +1,6 @@
 #pragma once
 // What the AVX-512 VNNI and the AVX-VNNI arithmetic of the blocked matrix product (panel_gemm.h) share. The dot products
 // of VNNI add to int32 lanes without saturation, so they are exact for every problem.
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -9,6 +8,7 @@
 #include "qstep/kernels/gemm/pack_panels.h"
 #include "qstep/kernels/gemm/panel_gemm.h"
 #include "qstep/kernels/gemm/x86_avx2.h"
+#include "qstep/kernels/weight_factor.h"
 
 namespace qstep::kernels::vnni {
 
@@ -27,9 +27,7 @@ class DotProduct {
   static constexpr int tile_rows = Tiles::tile_rows;
   static constexpr int tile_panels(int rows) { return Tiles::tile_panels(rows); }
 
-  static bool supports(const GemmProblem& problem) {
-    return std::ranges::all_of(problem.weights, [](int16_t w) { return w == static_cast<Weight>(w); });
-  }
+  static bool supports(const GemmProblem& problem) { return fit<Weight>(problem.weights); }
 
   DotProduct(const GemmProblem& problem, int64_t groups) : steps_(ceil_divide(problem.depth, depth_step)) {
     pack_panels<depth_step>(problem, groups, steps_, weights_);

@@ -4,6 +4,8 @@
 #include <array>
 #include <limits>
 
+#include "qstep/kernels/weight_factor.h"
+
 namespace qstep::kernels::winograd {
 namespace {
 
@@ -45,8 +47,7 @@ bool is_suitable(const Conv2dProblem& problem) {
   const core::Window& window = problem.window;
   const auto both = [](const int32_t(&values)[2], int32_t value) { return values[0] == value && values[1] == value; };
   return both(window.kernel, 3) && both(window.stride, 1) && both(window.dilation, 1) && problem.groups == 1 &&
-         problem.requantization.combination.empty() &&
-         std::ranges::all_of(problem.weights, [](int16_t w) { return INT8_MIN <= w && w <= INT8_MAX; }) &&
+         problem.requantization.combination.empty() && fit<int8_t>(problem.weights) &&
          accumulator_bound(as_gemm(problem)) <= std::numeric_limits<int32_t>::max() / 4;
 }
 
@@ -76,7 +77,8 @@ std::vector<int16_t> transform_panel(const Conv2dProblem& problem, const WeightL
   return result;
 }
 
-bool transformed_fit_int8(const Conv2dProblem& problem) {
+bool InBytes::fits(const Conv2dProblem& problem) {
+  if (4 * problem.quant_max > UINT8_MAX) return false;
   for (int64_t o = 0; o < problem.out_channels; ++o) {
     for (int64_t c = 0; c < problem.in_channels; ++c) {
       const Transformed weights = transform_kernel(problem, o, c);

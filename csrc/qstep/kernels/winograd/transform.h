@@ -56,8 +56,16 @@ AlignedVector<int8_t> pack_kernels(const Conv2dProblem& problem, const WeightLay
 /// The transformed weights of one panel, for proofs.
 std::vector<int16_t> transform_panel(const Conv2dProblem& problem, const WeightLayout& layout, int64_t panel);
 
-/// True where all transformed weights fit int8.
-bool transformed_fit_int8(const Conv2dProblem& problem);
+/// Data and weights in bytes, for codes of up to 6 bits: data + 2 * quant_max lies in [0, 4 * quant_max].
+struct InBytes {
+  using Data = uint8_t;
+  using Weight = int8_t;
+  static constexpr int depth_step = 4;
+
+  static int32_t data_offset(int32_t quant_max) { return 2 * quant_max; }
+  /// True where all data fit uint8 and all transformed weights int8.
+  static bool fits(const Conv2dProblem& problem);
+};
 
 /// Neighbours in a row of patches.
 struct PatchRow {

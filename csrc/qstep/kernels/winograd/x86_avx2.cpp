@@ -1,10 +1,9 @@
 #include "qstep/kernels/winograd/x86_avx2.h"
 
-#include <algorithm>
-#include <array>
-#include <cstdlib>
+#include <span>
 
 #include "qstep/core/error.h"
+#include "qstep/kernels/gemm/int16_windows.h"
 #include "qstep/kernels/gemm/x86_avx2.h"
 #include "qstep/kernels/winograd/winograd_conv2d.h"
 #include "qstep/kernels/x86_avx2.h"
@@ -13,42 +12,19 @@
 namespace qstep::kernels::winograd::avx2 {
 namespace {
 
-/// Lengths of the longest windows of steps in which no 16-bit lane can leave int16, with data in [0, data_max]; appended
-/// to `windows`. False where one step alone may saturate.
-bool cut_windows(const int16_t* weights, int64_t steps, int32_t data_max, std::vector<int32_t>& windows) {
-  constexpr int lanes = Maddubs16::columns * 2;
-  std::array<int32_t, lanes> positive{};
-  std::array<int32_t, lanes> negative{};
-  const auto extends = [&](const int16_t* step) {
-    bool fits = true;
-    for (size_t lane = 0; lane < lanes; ++lane) {
-      for (size_t i = 2 * lane; i < 2 * lane + 2; ++i) (step[i] > 0 ? positive : negative)[lane] += std::abs(step[i]);
-      fits = fits && positive[lane] * data_max <= INT16_MAX && negative[lane] * data_max <= -INT16_MIN;
-    }
-    return fits;
-  };
-  int32_t length = 0;
-  for (int64_t s = 0; s < steps; ++s, ++length) {
-    const int16_t* step = weights + s * lanes * 2;
-    if (extends(step)) continue;
-    if (length > 0) windows.push_back(length);
-    length = 0;
-    positive = negative = {};
-    if (!extends(step)) return false;
-  }
-  windows.push_back(length);
-  return true;
-}
-
-/// Of all panels and positions.
+/// Windows of steps (gemm/int16_windows.h) of all panels and positions, whose data lies in [0, 4 * quant_max]. False where
+/// one step alone may saturate.
 bool cut_windows(const Conv2dProblem& problem, std::vector<int32_t>& windows, std::vector<size_t>& first_window) {
   const WeightLayout layout = weight_layout<Maddubs16>(problem);
   for (int64_t panel = 0; panel < layout.panels(); ++panel) {
     const std::vector<int16_t> weights = transform_panel(problem, layout, panel);
     for (int64_t p = 0; p < positions; ++p) {
       first_window.push_back(windows.size());
-      const int16_t* matrix = weights.data() + p * layout.position_size();
-      if (!cut_windows(matrix, layout.steps(), 4 * problem.quant_max, windows)) return false;
+      const auto size = static_cast<size_t>(layout.position_size());
+      const std::span matrix = std::span(weights).subspan(static_cast<size_t>(p) * size, size);
+      const std::vector<int32_t> lengths = kernels::cut_windows<int16_t>(matrix, 4 * problem.quant_max);
+      if (lengths.empty()) return false;
+      windows.insert(windows.end(), lengths.begin(), lengths.end());
     }
   }
   first_window.push_back(windows.size());
@@ -63,9 +39,7 @@ bool Madd16::supports(const Conv2dProblem& problem) {
   return problem.in_channels >= lanes && kernels::avx2::Maddubs16::relative_cost(as_gemm(problem)) > cost;
 }
 
-bool ByteArithmetic::supports(const Conv2dProblem& problem) {
-  return problem.in_channels >= lanes && 4 * problem.quant_max <= UINT8_MAX && transformed_fit_int8(problem);
-}
+bool ByteArithmetic::supports(const Conv2dProblem& problem) { return problem.in_channels >= lanes && fits(problem); }
 
 bool Maddubs16::supports(const Conv2dProblem& problem) {
   constexpr int64_t shortest_mean_window = 2;

@@ -42,14 +42,9 @@ class Madd16 : public Arithmetic {
   void multiply(int64_t matrix, const Product<int16_t, int16_t>& product) const;
 };
 
-/// Data and weights in bytes, for codes of up to 6 bits: data + 2 * quant_max lies in [0, 4 * quant_max].
-struct ByteArithmetic : Arithmetic {
-  using Data = uint8_t;
-  using Weight = int8_t;
-  static constexpr int depth_step = 4;
+struct ByteArithmetic : Arithmetic, InBytes {
   static constexpr int lanes = 32;
 
-  static int32_t data_offset(int32_t quant_max) { return 2 * quant_max; }
   static bool supports(const Conv2dProblem& problem);
 
   static void transform_kernels(const int8_t* kernels, int64_t size, int8_t* weights, int64_t position_stride);

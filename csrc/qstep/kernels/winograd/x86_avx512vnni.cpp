@@ -1,16 +1,11 @@
 #include "qstep/kernels/winograd/x86_avx512vnni.h"
 
-#include <algorithm>
-#include <cstring>
-
 #include "qstep/kernels/x86_avx512.h"
 
 #if defined(__x86_64__)
 namespace qstep::kernels::winograd::avx512vnni {
 
-bool Dpbusd::supports(const Conv2dProblem& problem) {
-  return problem.in_channels >= lanes && 4 * problem.quant_max <= UINT8_MAX && transformed_fit_int8(problem);
-}
+bool Dpbusd::supports(const Conv2dProblem& problem) { return problem.in_channels >= lanes && fits(problem); }
 
 }  // namespace qstep::kernels::winograd::avx512vnni
 
@@ -18,6 +13,7 @@ QSTEP_AVX512VNNI_BEGIN
 namespace qstep::kernels::winograd::avx512vnni {
 namespace {
 
+using kernels::avx512vnni::broadcast_4_bytes;
 using kernels::avx512vnni::keep_in_register;
 using kernels::avx512vnni::load;
 using kernels::avx512vnni::unroll;
@@ -34,12 +30,6 @@ struct Sums {
   QSTEP_INLINE static Vector subtract(Vector a, Vector b) { return _mm512_sub_epi32(a, b); }
   QSTEP_INLINE static Vector quarter(Vector x) { return _mm512_maskz_srai_epi32(all_sums, x, 2); }
 };
-
-QSTEP_INLINE inline __m512i broadcast_4_bytes(const void* p) {
-  int32_t bytes;
-  std::memcpy(&bytes, p, sizeof bytes);
-  return _mm512_set1_epi32(bytes);
-}
 
 #include "qstep/kernels/winograd/x86_kernels.inc"
 

@@ -8,17 +8,13 @@
 
 namespace qstep::kernels::winograd::avx512vnni {
 
-/// vpdpbusd on data and weights in bytes, for codes of up to 6 bits: data + 2 * quant_max lies in [0, 4 * quant_max].
-class Dpbusd {
+/// vpdpbusd.
+class Dpbusd : public InBytes {
  public:
-  using Data = uint8_t;
-  using Weight = int8_t;
   static constexpr int columns = 2 * tile_columns;
-  static constexpr int depth_step = 4;
   static constexpr int lanes = 64;
   static constexpr int tile_rows = 12;
 
-  static int32_t data_offset(int32_t quant_max) { return 2 * quant_max; }
   static bool supports(const Conv2dProblem& problem);
 
   explicit Dpbusd(const Conv2dProblem&) {}
