@@ -24,7 +24,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from cifar10_data import MARGIN, Images, batches, load, shuffled_batches
-from cifar10_network import ACTIVATIONS, ResNet20, load_checkpoint
+from cifar10_distillation import Distillation
+from cifar10_network import ACTIVATIONS, BLOCKS, ResNet20, load_checkpoint
 from torch import Tensor, fx, nn
 from tqdm import tqdm
 
@@ -67,15 +68,14 @@ METHODS: dict[str, Method] = {
 
 def stream_widths(bits: int) -> dict[str, dict[str, int]]:
     """Overrides that keep what an addition reads and writes at ``bits``, and so narrow only what a convolution reads."""
-    blocks = [f"layer{stage}.{i}" for stage in (1, 2, 3) for i in range(3)]
-    sums = ["add", *(f"add_{i}" for i in range(1, 9))]
-    return {name: {"act_bits": bits} for name in ["conv1", *(f"{b}.conv2" for b in blocks), *sums]}
+    return {name: {"act_bits": bits} for name in ["conv1", *(f"{b}.conv2" for b in BLOCKS), *BLOCKS.values()]}
 
 
-def float_network(activation: str, checkpoint: Path, apart: bool = False) -> nn.Module:
+def float_network(activation: str, checkpoint: Path, apart: bool = False) -> ResNet20:
     model = ResNet20(activation, apart=apart)
     load_checkpoint(model, checkpoint)
-    return model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)
+    return model
 
 
 def build(arguments: argparse.Namespace, train: Images) -> nn.Module:
@@ -116,7 +116,7 @@ class Training:
     rate: float
     clip: float | None = None  # of the gradient's norm
     schedule: qstep.optim.InqSchedule | None = None
-    teacher: nn.Module | None = None  # knowledge distillation, as in LSQ: its logits count as much as the labels
+    distillation: Distillation | None = None
     epoch: int = 0
 
     def resume(self, path: Path) -> None:
@@ -154,10 +154,8 @@ class Training:
         self.optimizer.zero_grad()
         outputs = self.model(x)
         loss = F.cross_entropy(outputs, y)
-        if self.teacher is not None:
-            with torch.no_grad():
-                soft = self.teacher(x).softmax(1)
-            loss = loss + F.cross_entropy(outputs, soft)
+        if self.distillation is not None:
+            loss = loss + self.distillation.loss(x, outputs)
         loss.backward()
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
@@ -237,7 +235,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--option", type=_option, action="append", default=[], metavar="NAME=VALUE",
                         help="argument of the method's QConfig, as JSON: per_channel=false, act_config=1")  # fmt: skip
     parser.add_argument("--strategy", choices=("magnitude", "random"), default="magnitude", help="of INQ's partition")
-    parser.add_argument("--teacher", type=Path, help="float checkpoint whose logits are learned besides the labels")
+    parser.add_argument(
+        "--teacher", type=Path, help="float checkpoint whose logits and blocks' outputs are learned besides the labels"
+    )
+    parser.add_argument("--features", type=float, default=1.0, help="weight of the teacher's blocks; 0: logits only")
     parser.add_argument(
         "--margin", type=int, default=MARGIN, help="pixels by which training pictures move; 0: only flipped"
     )
@@ -294,10 +295,11 @@ def main() -> None:
         schedule = qstep.optim.InqSchedule(
             model, optimizer, f"resnet18_{arguments.weight_bits}bit", strategy=arguments.strategy, generator=generator
         )
-    teacher = None
+    distillation = None
     if arguments.teacher is not None:
-        teacher = float_network(arguments.activation, arguments.teacher).eval()
-    run = Training(model, optimizer, settings, rate, method.clip, schedule, teacher)
+        teacher = float_network(arguments.activation, arguments.teacher)
+        distillation = Distillation(model, teacher, arguments.features)
+    run = Training(model, optimizer, settings, rate, method.clip, schedule, distillation)
     state = folder / "state.pt"
     if state.exists():
         run.resume(state)
@@ -323,6 +325,7 @@ def main() -> None:
             )
         },
         "teacher": arguments.teacher is not None,
+        "features": arguments.features if arguments.teacher is not None else 0,
         "edges": arguments.edges,
         "weight_bits": None if arguments.method == "float" else arguments.weight_bits,
         "act_bits": None if arguments.method == "float" else arguments.act_bits,

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "swish": F.silu}
+# Every block and the addition at its end, by the name that qstep.prepare gives the latter.
+BLOCKS = {f"layer{i // 3 + 1}.{i % 3}": f"add_{i}" if i else "add" for i in range(9)}
 
 
 class Block(nn.Module):

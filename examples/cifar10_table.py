@@ -50,7 +50,7 @@ def label(run: dict[str, Any]) -> str:
     if run.get("edges"):
         parts.append("first and last layer by IAO")
     if run.get("teacher"):
-        parts.append("with a teacher")
+        parts.append(f"teacher, features {run.get('features', 0):g}")
     return ", ".join([*parts, *(f"{k}={v}" for k, v in run["option"].items())])
 
 
