@@ -125,6 +125,29 @@ def test_residual_and_codes_follow_the_definition() -> None:
     assert torch.equal(ops.encode(back, scale, zero, offset, 0, 15), codes)
 
 
+LAYOUTS = {
+    "contiguous": lambda x: x,
+    "channels last": lambda x: x.to(memory_format=torch.channels_last),
+    "strided": lambda x: x[:, ::2, 1:],
+    "expanded": lambda x: x[:1].expand(4, -1, -1, -1),
+    "empty": lambda x: x[:0],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("quant_min", [0, -8])
+def test_codes_do_not_depend_on_the_layout(layout: str, quant_min: int) -> None:
+    """The CPU kernel against the formula in numpy, ties included."""
+    scale, offset, zero = np.float32(0.25), np.float32(-0.125), 3 + quant_min
+    x = LAYOUTS[layout](torch.arange(-288, 288).reshape(2, 6, 6, 8) / 64)
+    grid = [torch.tensor(scale), torch.tensor(zero), torch.tensor(offset)]
+    codes = ops.encode(x, *grid, quant_min, quant_min + 15)
+    expected = np.clip(np.rint((x.numpy() - offset) / scale) + zero - quant_min, 0, 15)
+    assert np.array_equal(codes.numpy(), expected)
+    values = ops.decode(codes, *grid, quant_min)
+    assert np.array_equal(values.numpy(), scale * (expected + quant_min - zero).astype(np.float32) + offset)
+
+
 def test_bad_arguments_are_named() -> None:
     x, w, s = torch.zeros(1, 4, 5, 5), torch.zeros(6, 4, 3, 3), torch.tensor(1.0)
 

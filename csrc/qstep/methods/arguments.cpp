@@ -91,8 +91,8 @@ at::Tensor dense_as(const at::Tensor& tensor, const at::Tensor& layout) {
   return tensor.strides() == layout.strides() ? tensor : at::empty_like(layout).copy_(tensor);
 }
 
-at::Tensor output_like(const at::Tensor& x) {
-  at::Tensor output = at::empty_like(x);
+at::Tensor output_like(const at::Tensor& x, std::optional<at::ScalarType> dtype) {
+  at::Tensor output = dtype ? at::empty_like(x, *dtype) : at::empty_like(x);
 #if defined(__linux__)
   // Allocators map memory of this size anew for each request, so no page of it has been touched. Advice may fail;
   // nothing follows.

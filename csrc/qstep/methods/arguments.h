@@ -44,10 +44,10 @@ at::Tensor dense(const at::Tensor& x);
 /// `tensor`, or a copy of it, with the strides of `layout`, which is dense and of the same shape.
 at::Tensor dense_as(const at::Tensor& tensor, const at::Tensor& layout);
 
-/// An uninitialised tensor like x, which is dense. Where it is large, its fresh memory is asked for in huge pages: on
+/// An uninitialised tensor like x, which is dense, or of another dtype. Where it is large, its fresh memory is asked for in huge pages: on
 /// Linux with transparent huge pages at "madvise" (the default of Debian and Ubuntu) touching 64 MiB for the first
 /// time costs several times what the arithmetic on it does, and huge pages take nearly all of that away.
-at::Tensor output_like(const at::Tensor& x);
+at::Tensor output_like(const at::Tensor& x, std::optional<at::ScalarType> dtype = std::nullopt);
 
 /// A parameter as contiguous values of `dtype`.
 at::Tensor values_of(const at::Tensor& parameter, at::ScalarType dtype);
