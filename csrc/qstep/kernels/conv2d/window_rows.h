@@ -96,7 +96,7 @@ class WindowRows {
     if (reading_ == Reading::band) {
       set_band_steps();
     } else {
-      StagedRows<Arithmetic>::set_steps(geometry.depth(), scratch_.steps());
+      Staged::set_steps(geometry.depth(), scratch_.steps());
     }
   }
 
@@ -110,15 +110,14 @@ class WindowRows {
       case Reading::staged:
         break;
     }
-    return RowScratch<Arithmetic>::bytes(geometry.depth(), StagedRows<Arithmetic>::codes(geometry.depth()));
+    return RowScratch<Arithmetic>::bytes(geometry.depth(), Staged::codes(geometry.depth()));
   }
 
   int64_t count() const { return output_.pixels(); }
   const int32_t* steps() const { return scratch_.steps(); }
 
   int64_t block_end(int64_t first, int64_t limit) const {
-    if (reading_ != Reading::band)
-      return std::min(limit, first + StagedRows<Arithmetic>::block_rows(geometry_.depth()));
+    if (reading_ != Reading::band) return std::min(limit, first + Staged::block_rows(geometry_.depth()));
     const int64_t end = std::min(limit, first + band_.pixels());
     return band_.is_along_row() ? std::min(end, (first / output_.width + 1) * output_.width) : end;
   }
@@ -126,38 +125,57 @@ class WindowRows {
   void gather(int64_t first, int count, int64_t group, const Code** pointers) const {
     const uint8_t* image = codes_ + group * geometry_.group_channels;
     if (reading_ == Reading::band) return copy_band(first, count, image, pointers);
+    if (geometry_.is_unpadded_pixel()) return gather_pixels(first, count, image, pointers);
     PixelCursor at(output_, first);
     for (int r = 0; r < count; ++r, at.advance(output_)) {
-      if constexpr (std::is_same_v<Code, uint8_t>) {
-        if (reading_ == Reading::in_place) {
-          pointers[r] = image + input_.offset(at.image, at.row * geometry_.window.stride[0],
-                                              at.column * geometry_.window.stride[1]);
-          continue;
-        }
-      }
-      Code* row = scratch_.codes() + r * StagedRows<Arithmetic>::stride(geometry_.depth());
+      Code* row = scratch_.codes() + r * Staged::stride(geometry_.depth());
       copy_window(at, image, row);
-      StagedRows<Arithmetic>::clear_tail(row, geometry_.depth());
+      Staged::clear_tail(row, geometry_.depth());
       pointers[r] = row;
     }
   }
 
   void output_offsets(int64_t first, int count, int64_t* offsets) const {
-    PixelCursor at(output_, first);
-    for (int r = 0; r < count; ++r, at.advance(output_)) offsets[r] = output_.offset(at.image, at.row, at.column);
+    for_each_row_of_pixels(first, count, [&](int begin, int pixels, const PixelCursor& at) {
+      const int64_t offset = output_.offset(at.image, at.row, at.column);
+      for (int i = 0; i < pixels; ++i) offsets[begin + i] = offset + i * output_.pixel_stride;
+    });
   }
 
  private:
+  using Staged = StagedRows<Arithmetic>;
   enum class Reading { in_place, band, staged };
+
+  /// body(number of the first one, how many, where) for pixels first, ..., first + count - 1 of the output, those of a
+  /// row of the image at once.
+  template <class Body>
+  void for_each_row_of_pixels(int64_t first, int count, Body body) const {
+    PixelCursor at(output_, first);
+    for (int begin = 0; begin < count;) {
+      const int pixels = static_cast<int>(std::min<int64_t>(count - begin, output_.width - at.column));
+      body(begin, pixels, at);
+      begin += pixels;
+      at.column += pixels - 1;
+      at.advance(output_);
+    }
+  }
+
+  void gather_pixels(int64_t first, int count, const uint8_t* codes, const Code** pointers) const {
+    const core::Window& window = geometry_.window;
+    for_each_row_of_pixels(first, count, [&](int begin, int pixels, const PixelCursor& at) {
+      const int64_t offset = input_.offset(at.image, at.row * window.stride[0], at.column * window.stride[1]);
+      Staged::gather(codes + offset, window.stride[1] * input_.pixel_stride, pixels, geometry_.depth(),
+                     scratch_.codes() + begin * Staged::stride(geometry_.depth()), pointers + begin);
+    });
+  }
 
   static BandShape shape(const ConvolutionGeometry& geometry, const ImageLayout& output) {
     return BandShape(geometry, output, sizeof(Code), Arithmetic::tile_rows);
   }
 
   static Reading reading(const ConvolutionGeometry& geometry, const BandShape& band) {
-    if (std::is_same_v<Code, uint8_t> && geometry.is_unpadded_pixel() &&
-        geometry.depth() % Arithmetic::depth_step == 0) {
-      return Reading::in_place;
+    if (geometry.is_unpadded_pixel()) {
+      return Staged::is_read_in_place(geometry.depth()) ? Reading::in_place : Reading::staged;
     }
     const bool is_preferred = geometry.row_padding > 0 || band.codes() <= band.pixels() * geometry.depth();
     return is_preferred && geometry.run() % Arithmetic::depth_run == 0 ? Reading::band : Reading::staged;

@@ -67,6 +67,7 @@ class PanelGemm {
         groups_(groups),
         sums_(problem.sums()),
         arithmetic_(make_arithmetic(problem, groups)),
+        cached_panels_(fitting_panels()),
         bias_(static_cast<size_t>(groups * panels_ * sums_ * tile_columns), 0),
         epilogue_(problem.requantization, problem.columns, accumulator_bound(problem)) {
     for (int64_t n = 0; n < problem.columns; ++n) {
@@ -124,6 +125,13 @@ class PanelGemm {
     return {{outer, outer + 1}, {begin, std::min(inner, begin + count)}};
   }
 
+  /// Panels whose weights stay in a first-level cache next to rows of input: whole items.
+  int64_t fitting_panels() const {
+    constexpr int64_t cached_bytes = 16 * 1024;
+    const auto panel_bytes = static_cast<int64_t>(arithmetic_.bytes()) / std::max<int64_t>(groups_ * panels_, 1);
+    return std::max<int64_t>(cached_bytes / (panel_bytes * item_panels + 1), 1) * item_panels;
+  }
+
   int64_t row_items(int64_t rows) const { return ceil_divide(rows, tile_rows); }
   int64_t panel_items() const { return ceil_divide(panels_, item_panels); }
 
@@ -171,13 +179,19 @@ class PanelGemm {
     rows.output_offsets(first, count, output_offsets);
     // Tiles of nearly equal height: a last one of a single row would run at a fraction of the speed.
     const int tiles = static_cast<int>(ceil_divide(count, tile_rows));
-    const int step = sums_ == 1 ? Arithmetic::tile_panels(static_cast<int>(ceil_divide(count, tiles))) : 1;
-    for (int64_t p = panels.begin; p < panels.end; p += step) {
-      const int width = static_cast<int>(std::min<int64_t>(step, panels.end - p));
+    const int height = count / tiles;
+    const int higher = count % tiles;
+    const int step = sums_ == 1 ? Arithmetic::tile_panels(height + (higher > 0 ? 1 : 0)) : 1;
+    for (int64_t start = panels.begin; start < panels.end; start += cached_panels_) {
+      const int64_t end = std::min(start + cached_panels_, panels.end);
+      int begin = 0;
       for (int t = 0; t < tiles; ++t) {
-        const int begin = t * count / tiles;
-        multiply_tile(group, p, width, {(t + 1) * count / tiles - begin, pointers + begin, rows.steps()},
-                      output_offsets + begin, output);
+        const int tile_height = height + (t < higher ? 1 : 0);
+        for (int64_t p = start; p < end; p += step) {
+          multiply_tile(group, p, static_cast<int>(std::min<int64_t>(step, end - p)),
+                        {tile_height, pointers + begin, rows.steps()}, output_offsets + begin, output);
+        }
+        begin += tile_height;
       }
     }
   }
@@ -219,6 +233,7 @@ class PanelGemm {
   int64_t groups_;
   int sums_;
   Arithmetic arithmetic_;
+  int64_t cached_panels_;        // that a tile of rows is multiplied with before the next tile
   AlignedVector<int32_t> bias_;  // folded; [groups][panels][sums][tile_columns]
   Epilogue epilogue_;
 };
@@ -252,11 +267,15 @@ class RowScratch {
 /// Rows that are copied into scratch one by one, or lie in memory with their depth contiguous.
 template <class Arithmetic>
 struct StagedRows {
-  static constexpr int64_t stride(int64_t depth) { return ceil_divide(depth, 32) * 32; }  // whole vectors
+  using Code = typename Arithmetic::Code;
+
+  static constexpr int64_t stride(int64_t depth) {
+    return ceil_divide(depth, Arithmetic::depth_step) * Arithmetic::depth_step;
+  }
 
   /// Rows of a block.
   static int64_t block_rows(int64_t depth) {
-    const int64_t row_bytes = stride(depth) * static_cast<int64_t>(sizeof(typename Arithmetic::Code));
+    const int64_t row_bytes = stride(depth) * static_cast<int64_t>(sizeof(Code));
     const int64_t tiles = std::min(block_bytes / row_bytes, max_block_rows) / Arithmetic::tile_rows;
     return std::max<int64_t>(tiles, 1) * Arithmetic::tile_rows;
   }
@@ -268,8 +287,29 @@ struct StagedRows {
   }
 
   /// Clears what the last step reads beyond the depth.
-  static void clear_tail(typename Arithmetic::Code* row, int64_t depth) {
-    std::fill(row + depth, row + stride(depth), typename Arithmetic::Code{0});
+  static void clear_tail(Code* row, int64_t depth) { std::fill(row + depth, row + stride(depth), Code{0}); }
+
+  /// True where rows that lie in memory can be read there.
+  static constexpr bool is_read_in_place(int64_t depth) {
+    return std::is_same_v<Code, uint8_t> && depth % Arithmetic::depth_step == 0;
+  }
+
+  /// Points at `count` rows that lie `row_stride` apart, in place or staged at `scratch`.
+  static void gather(const uint8_t* row, int64_t row_stride, int64_t count, int64_t depth, Code* scratch,
+                     const Code** pointers) {
+    if constexpr (std::is_same_v<Code, uint8_t>) {
+      if (is_read_in_place(depth)) {
+        for (int64_t r = 0; r < count; ++r) pointers[r] = row + r * row_stride;
+        return;
+      }
+    }
+    const int64_t staged_stride = stride(depth);
+    for (int64_t r = 0; r < count; ++r) pointers[r] = scratch + r * staged_stride;
+    if (row_stride == depth && staged_stride == depth) return Arithmetic::stage(row, count * depth, scratch);
+    for (int64_t r = 0; r < count; ++r, row += row_stride, scratch += staged_stride) {
+      Arithmetic::stage(row, depth, scratch);
+      clear_tail(scratch, depth);
+    }
   }
 };
 
@@ -281,33 +321,20 @@ class MatrixRows {
 
   MatrixRows(const GemmArguments& arguments, int64_t depth, std::byte* scratch)
       : arguments_(arguments), depth_(depth), scratch_(scratch, depth) {
-    StagedRows<Arithmetic>::set_steps(depth, scratch_.steps());
+    Staged::set_steps(depth, scratch_.steps());
   }
 
   static size_t scratch_bytes(int64_t depth) {
-    return RowScratch<Arithmetic>::bytes(depth, is_read_in_place(depth) ? 0 : StagedRows<Arithmetic>::codes(depth));
+    return RowScratch<Arithmetic>::bytes(depth, Staged::is_read_in_place(depth) ? 0 : Staged::codes(depth));
   }
 
   int64_t count() const { return arguments_.rows; }
   const int32_t* steps() const { return scratch_.steps(); }
-  int64_t block_end(int64_t first, int64_t limit) const {
-    return std::min(limit, first + StagedRows<Arithmetic>::block_rows(depth_));
-  }
+  int64_t block_end(int64_t first, int64_t limit) const { return std::min(limit, first + Staged::block_rows(depth_)); }
 
   void gather(int64_t first, int count, int64_t, const Code** pointers) const {
-    for (int r = 0; r < count; ++r) {
-      const uint8_t* row = arguments_.input + (first + r) * arguments_.input_stride;
-      if constexpr (std::is_same_v<Code, uint8_t>) {
-        if (is_read_in_place(depth_)) {
-          pointers[r] = row;
-          continue;
-        }
-      }
-      Code* staged = scratch_.codes() + r * StagedRows<Arithmetic>::stride(depth_);
-      Arithmetic::stage(row, depth_, staged);
-      StagedRows<Arithmetic>::clear_tail(staged, depth_);
-      pointers[r] = staged;
-    }
+    Staged::gather(arguments_.input + first * arguments_.input_stride, arguments_.input_stride, count, depth_,
+                   scratch_.codes(), pointers);
   }
 
   void output_offsets(int64_t first, int count, int64_t* offsets) const {
@@ -315,9 +342,7 @@ class MatrixRows {
   }
 
  private:
-  static bool is_read_in_place(int64_t depth) {
-    return std::is_same_v<Code, uint8_t> && depth % Arithmetic::depth_step == 0;
-  }
+  using Staged = StagedRows<Arithmetic>;
 
   const GemmArguments& arguments_;
   int64_t depth_;

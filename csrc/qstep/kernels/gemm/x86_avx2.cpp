@@ -6,6 +6,7 @@
 #include <span>
 
 #include "qstep/core/error.h"
+#include "qstep/kernels/epilogue/x86_avx2.h"
 #include "qstep/kernels/gemm/pack_panels.h"
 #include "qstep/kernels/weight_factor.h"
 #include "qstep/kernels/x86_avx2.h"
@@ -68,9 +69,35 @@ namespace {
 
 constexpr int few_rows = 2;  // a product of so few waits for its weights
 
-template <int rows>
+// A Finish takes the sums of a tile's rows, finish(left, right).
+
+struct StoreTile {
+  int32_t* tile;
+
+  template <int rows>
+  QSTEP_INLINE void operator()(const __m256i (&left)[rows], const __m256i (&right)[rows]) const {
+    unroll<rows>([&](auto r) QSTEP_INLINE {
+      store(tile + r * tile_columns, left[r]);
+      store(tile + r * tile_columns + half_columns, right[r]);
+    });
+  }
+};
+
+struct StoreCodes {
+  const Epilogue& epilogue;
+  const AccumulatorTile& tile;
+  uint8_t* output;
+
+  template <int rows>
+  QSTEP_INLINE void operator()(const __m256i (&left)[rows], const __m256i (&right)[rows]) const {
+    store_codes(left, right, ByFloatFactor(epilogue.float_factors() + tile.first_channel), CodeRange(epilogue),
+                tile.channels, output + tile.first_channel, tile.row_offsets);
+  }
+};
+
+template <int rows, class Finish>
 void multiply_madd16(const TileInput<int16_t>& input, const int16_t* panel, int64_t steps, const int32_t* bias,
-                     int32_t* tile) {
+                     const Finish& finish) {
   const int16_t* row[rows];
   __m256i left[rows];
   __m256i right[rows];
@@ -92,28 +119,21 @@ void multiply_madd16(const TileInput<int16_t>& input, const int16_t* panel, int6
     });
     panel += 2 * tile_columns;
   }
-  unroll<rows>([&](auto r) QSTEP_INLINE {
-    store(tile + r * tile_columns, left[r]);
-    store(tile + r * tile_columns + half_columns, right[r]);
-  });
+  finish(left, right);
 }
 
-/// Where the accumulators of a tile's row lie.
-QSTEP_INLINE inline int32_t* left_half(int32_t* tile, int row) { return tile + row * tile_columns; }
-QSTEP_INLINE inline int32_t* right_half(int32_t* tile, int row) { return tile + row * tile_columns + half_columns; }
-
-/// Windows of any length; the int32 accumulators are in memory.
-template <int rows>
+/// Windows of any length; between them the int32 accumulators are in memory.
+template <int rows, class Finish>
 void multiply_windows(const TileInput<uint8_t>& input, const int8_t* panel, std::span<const int32_t> lengths,
-                      const int32_t* bias, int32_t* tile) {
+                      const int32_t* bias, const Finish& finish) {
   const int32_t* step = input.steps;
   const uint8_t* row[rows];
-  unroll<rows>([&](auto r) QSTEP_INLINE {
-    row[r] = input.row[r];
-    store(left_half(tile, r), load(bias));
-    store(right_half(tile, r), load(bias + half_columns));
-  });
-  for (const int32_t length : lengths) {
+  unroll<rows>([&](auto r) QSTEP_INLINE { row[r] = input.row[r]; });
+  alignas(memory_alignment) int32_t sums[rows * tile_columns];
+  const int32_t* before = bias;  // of the sums of row 0
+  int64_t row_stride = 0;
+  for (size_t w = 0;; ++w) {
+    const int32_t length = lengths[w];
     __m256i left[rows];
     __m256i right[rows];
     unroll<rows>([&](auto r) QSTEP_INLINE { left[r] = right[r] = _mm256_setzero_si256(); });
@@ -144,16 +164,21 @@ void multiply_windows(const TileInput<uint8_t>& input, const int8_t* panel, std:
     }
     const __m256i ones = _mm256_set1_epi16(1);
     unroll<rows>([&](auto r) QSTEP_INLINE {
-      store(left_half(tile, r), _mm256_add_epi32(load(left_half(tile, r)), _mm256_madd_epi16(left[r], ones)));
-      store(right_half(tile, r), _mm256_add_epi32(load(right_half(tile, r)), _mm256_madd_epi16(right[r], ones)));
+      const int32_t* row_before = before + r * row_stride;
+      left[r] = _mm256_add_epi32(load(row_before), _mm256_madd_epi16(left[r], ones));
+      right[r] = _mm256_add_epi32(load(row_before + half_columns), _mm256_madd_epi16(right[r], ones));
     });
+    if (w + 1 == lengths.size()) return finish(left, right);
+    StoreTile{sums}(left, right);
+    before = sums;
+    row_stride = tile_columns;
   }
 }
 
 /// Windows of `window` steps, then the excess; the int32 accumulators are in registers.
-template <int rows, int window>
+template <int rows, int window, class Finish>
 void multiply_constant_windows(const TileInput<uint8_t>& input, const int8_t* panel, int64_t steps,
-                               const Int16Windows& plan, const int32_t* bias, int32_t* tile) {
+                               const Int16Windows& plan, const int32_t* bias, const Finish& finish) {
   const __m256i ones = _mm256_set1_epi16(1);
   const uint8_t* row[rows];
   __m256i left[rows];
@@ -213,18 +238,25 @@ void multiply_constant_windows(const TileInput<uint8_t>& input, const int8_t* pa
   };
   add_excess(plan.excess[0], left);
   add_excess(plan.excess[1], right);
-  unroll<rows>([&](auto r) QSTEP_INLINE {
-    store(left_half(tile, r), left[r]);
-    store(right_half(tile, r), right[r]);
-  });
+  finish(left, right);
 }
 
 }  // namespace
 
-void Madd16::multiply(int64_t panel, int, const TileInput<int16_t>& input, const int32_t* bias, int32_t* tile) const {
+template <class Finish>
+void Madd16::multiply(int64_t panel, const TileInput<int16_t>& input, const int32_t* bias, const Finish& finish) const {
   const int16_t* weights = weights_.data() + panel * steps_ * tile_columns * depth_step;
   with_constant<tile_rows>(input.rows,
-                           [&](auto r) QSTEP_INLINE { multiply_madd16<r>(input, weights, steps_, bias, tile); });
+                           [&](auto r) QSTEP_INLINE { multiply_madd16<r>(input, weights, steps_, bias, finish); });
+}
+
+void Madd16::multiply(int64_t panel, int, const TileInput<int16_t>& input, const int32_t* bias, int32_t* tile) const {
+  multiply(panel, input, bias, StoreTile{tile});
+}
+
+void Madd16::multiply_and_finish(int64_t panel, int, const TileInput<int16_t>& input, const int32_t* bias,
+                                 const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) const {
+  multiply(panel, input, bias, StoreCodes{epilogue, tile, output.codes});
 }
 
 void Madd16::stage(const uint8_t* input, int64_t count, int16_t* output) {
@@ -237,17 +269,18 @@ void Madd16::stage(const uint8_t* input, int64_t count, int16_t* output) {
   for (; i < count; ++i) output[i] = input[i];
 }
 
-void Maddubs16::multiply(int64_t panel, int, const TileInput<uint8_t>& input, const int32_t* bias,
-                         int32_t* tile) const {
+template <class Finish>
+void Maddubs16::multiply(int64_t panel, const TileInput<uint8_t>& input, const int32_t* bias,
+                         const Finish& finish) const {
   const int8_t* weights = weights_.data() + panel * steps_ * step_weights;
   const Int16Windows& plan = plans_[static_cast<size_t>(panel)];
   with_constant<tile_rows>(input.rows, [&](auto r) QSTEP_INLINE {
     const auto multiply = [&](auto window) QSTEP_INLINE {
-      multiply_constant_windows<r, window>(input, weights, steps_, plan, bias, tile);
+      multiply_constant_windows<r, window>(input, weights, steps_, plan, bias, finish);
     };
     switch (plan.window) {
       case 0:
-        return multiply_windows<r>(input, weights, plan.lengths, bias, tile);
+        return multiply_windows<r>(input, weights, plan.lengths, bias, finish);
       case 1:
         return multiply(std::integral_constant<int, 1>{});
       case 2:
@@ -258,6 +291,16 @@ void Maddubs16::multiply(int64_t panel, int, const TileInput<uint8_t>& input, co
         return multiply(std::integral_constant<int, 8>{});
     }
   });
+}
+
+void Maddubs16::multiply(int64_t panel, int, const TileInput<uint8_t>& input, const int32_t* bias,
+                         int32_t* tile) const {
+  multiply(panel, input, bias, StoreTile{tile});
+}
+
+void Maddubs16::multiply_and_finish(int64_t panel, int, const TileInput<uint8_t>& input, const int32_t* bias,
+                                    const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) const {
+  multiply(panel, input, bias, StoreCodes{epilogue, tile, output.codes});
 }
 
 }  // namespace qstep::kernels::avx2

@@ -30,7 +30,14 @@ class Madd16 {
     epilogue.store_avx2(tile, output);
   }
 
+  static bool finishes_in_registers(const Epilogue& epilogue) { return epilogue.float_factors() != nullptr; }
+  void multiply_and_finish(int64_t panel, int panels, const TileInput<int16_t>& input, const int32_t* bias,
+                           const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) const;
+
  private:
+  template <class Finish>
+  void multiply(int64_t panel, const TileInput<int16_t>& input, const int32_t* bias, const Finish& finish) const;
+
   int64_t steps_;                   // of two values of depth
   AlignedVector<int16_t> weights_;  // [panels][steps][tile_columns][2]
 };
@@ -62,10 +69,17 @@ class Maddubs16 {
     epilogue.store_avx2(tile, output);
   }
 
+  static bool finishes_in_registers(const Epilogue& epilogue) { return epilogue.float_factors() != nullptr; }
+  void multiply_and_finish(int64_t panel, int panels, const TileInput<uint8_t>& input, const int32_t* bias,
+                           const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) const;
+
  protected:
   Maddubs16(const GemmProblem& problem, int64_t groups, int longest_window);
 
  private:
+  template <class Finish>
+  void multiply(int64_t panel, const TileInput<uint8_t>& input, const int32_t* bias, const Finish& finish) const;
+
   int64_t steps_;
   AlignedVector<int8_t> weights_;    // [panels][steps][tile_columns][step_depth]
   std::vector<Int16Windows> plans_;  // [panels]

@@ -1,0 +1,112 @@
+#pragma once
+// From accumulators to codes in registers, sixteen channels at a time.
+#include <cstdint>
+#include <cstring>
+
+#include "qstep/kernels/epilogue/epilogue.h"
+#include "qstep/kernels/x86_avx2.h"
+
+#if defined(__x86_64__)
+QSTEP_AVX2_BEGIN
+namespace qstep::kernels::avx2 {
+
+// A Rounding turns accumulators of sixteen neighbouring channels into steps of the output: words() gives them as int16 with
+// saturation, in the order of vpackssdw, which takes four of the first eight, four of the last eight, and so on.
+
+/// One fused multiplication and addition: the sum with 1.5 * 2^23 lies where floats are the integers, so it is rounded to
+/// the nearest, ties to even, and its bits count the steps.
+class ByFloatFactor {
+ public:
+  QSTEP_INLINE explicit ByFloatFactor(const float* factors)
+      : factor_{_mm256_loadu_ps(factors), _mm256_loadu_ps(factors + 8)} {}
+
+  QSTEP_INLINE __m256i words(__m256i left, __m256i right) const {
+    return _mm256_packs_epi32(eight(left, factor_[0]), eight(right, factor_[1]));
+  }
+
+ private:
+  QSTEP_INLINE static __m256i eight(__m256i accumulators, __m256 factor) {
+    const __m256 integers = _mm256_set1_ps(0x1.8p23F);
+    const __m256 sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(accumulators), factor, integers);
+    return _mm256_sub_epi32(_mm256_castps_si256(sum), _mm256_castps_si256(integers));
+  }
+
+  __m256 factor_[2];
+};
+
+/// The same in doubles: the low half of the sum's bits counts the steps.
+class ByDoubleFactor {
+ public:
+  QSTEP_INLINE explicit ByDoubleFactor(const double* factors) {
+    unroll<4>([&](auto i) QSTEP_INLINE { factor_[i] = _mm256_loadu_pd(factors + 4 * i); });
+  }
+
+  QSTEP_INLINE __m256i words(__m256i left, __m256i right) const {
+    return _mm256_packs_epi32(eight<0>(left), eight<1>(right));
+  }
+
+ private:
+  template <int half>
+  QSTEP_INLINE __m256i eight(__m256i accumulators) const {
+    const __m256 low = four(_mm256_castsi256_si128(accumulators), factor_[2 * half]);
+    const __m256 high = four(_mm256_extracti128_si256(accumulators, 1), factor_[2 * half + 1]);
+    return _mm256_permute4x64_epi64(_mm256_castps_si256(_mm256_shuffle_ps(low, high, 0x88)), 0xD8);
+  }
+  QSTEP_INLINE static __m256 four(__m128i accumulators, __m256d factor) {
+    return _mm256_castpd_ps(_mm256_fmadd_pd(_mm256_cvtepi32_pd(accumulators), factor, _mm256_set1_pd(0x1.8p52)));
+  }
+
+  __m256d factor_[4];
+};
+
+class CodeRange {
+ public:
+  QSTEP_INLINE explicit CodeRange(const Epilogue& epilogue)
+      : zero_point_(_mm256_set1_epi16(static_cast<int16_t>(epilogue.zero_point()))),
+        low_(_mm256_set1_epi8(static_cast<char>(epilogue.clamp_min()))),
+        high_(_mm256_set1_epi8(static_cast<char>(epilogue.clamp_max()))) {}
+
+  /// The codes of two rows of words, in the order of the channels. Every step from int32 to here saturates, so the clamp may
+  /// come last.
+  QSTEP_INLINE __m256i codes(__m256i first, __m256i second) const {
+    const __m256i bytes =
+        _mm256_packus_epi16(_mm256_adds_epi16(first, zero_point_), _mm256_adds_epi16(second, zero_point_));
+    const __m256i clamped = _mm256_min_epu8(_mm256_max_epu8(bytes, low_), high_);
+    return _mm256_permutevar8x32_epi32(clamped, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  }
+
+ private:
+  __m256i zero_point_;  // words
+  __m256i low_;         // bytes
+  __m256i high_;
+};
+
+/// The epilogue of a tile in the registers that hold it: the codes of row r go to output + offsets[r], `channels` of them.
+template <int rows, class Rounding>
+QSTEP_INLINE inline void store_codes(const __m256i (&left)[rows], const __m256i (&right)[rows],
+                                     const Rounding& rounding, const CodeRange& range, int channels, uint8_t* output,
+                                     const int64_t* offsets) {
+  const auto store_rows = [&](auto place) QSTEP_INLINE {
+    unroll<(rows + 1) / 2>([&](auto pair) QSTEP_INLINE {
+      constexpr int first = 2 * pair;
+      constexpr int second = first + 1 < rows ? first + 1 : first;
+      const __m256i codes =
+          range.codes(rounding.words(left[first], right[first]), rounding.words(left[second], right[second]));
+      store_half(place(first), _mm256_castsi256_si128(codes));
+      if constexpr (second != first) store_half(place(second), _mm256_extracti128_si256(codes, 1));
+    });
+  };
+  if (channels == tile_columns) {
+    store_rows([&](int row) QSTEP_INLINE { return output + offsets[row]; });
+  } else {
+    alignas(16) uint8_t whole[rows * tile_columns];
+    store_rows([&](int row) QSTEP_INLINE { return whole + row * tile_columns; });
+    for (int r = 0; r < rows; ++r) {
+      std::memcpy(output + offsets[r], whole + r * tile_columns, static_cast<size_t>(channels));
+    }
+  }
+}
+
+}  // namespace qstep::kernels::avx2
+QSTEP_AVX2_END
+#endif
