@@ -12,7 +12,8 @@ constexpr int lanes = tile_columns * 2;
 constexpr int half_lanes = lanes / 2;
 
 // Measured on 6 x 16 tiles in the first-level cache, in units of one step with vpmaddwd. A window of constant length
-// keeps its int32 accumulators in registers, one of any length has them in memory.
+// keeps its int32 accumulators in registers, and steps beyond the last whole one are windows of their own; one of any
+// length has them in memory, but for the last.
 struct ConstantWindow {
   int window;
   double cost_of_step;
@@ -20,6 +21,7 @@ struct ConstantWindow {
 constexpr std::array<ConstantWindow, 4> constant_windows{{{1, 0.79}, {2, 0.60}, {4, 0.54}, {any_window, 0.52}}};
 constexpr double cost_of_step_in_memory = 0.495;
 constexpr double cost_of_window_in_memory = 0.72;
+constexpr double cost_of_last_window = 0.5;
 constexpr double cost_of_excess_step = 0.45;
 
 template <class Weight>
@@ -104,9 +106,10 @@ class Cutter {
 
 Int16Windows with_windows_in_memory(std::span<const int8_t> panel, int32_t quant_max) {
   Int16Windows plan{.lengths = cut_windows(panel, quant_max)};
-  plan.cost = plan.lengths.empty() ? std::numeric_limits<double>::infinity()
-                                   : cost_of_step_in_memory * static_cast<double>(step_count(panel)) +
-                                         cost_of_window_in_memory * static_cast<double>(plan.lengths.size());
+  plan.cost = plan.lengths.empty()
+                  ? std::numeric_limits<double>::infinity()
+                  : cost_of_step_in_memory * static_cast<double>(step_count(panel)) +
+                        cost_of_window_in_memory * static_cast<double>(plan.lengths.size() - 1) + cost_of_last_window;
   return plan;
 }
 
@@ -114,7 +117,9 @@ Int16Windows with_windows_in_memory(std::span<const int8_t> panel, int32_t quant
 Int16Windows with_constant_windows(std::span<int8_t> panel, int32_t quant_max, int window, double cost_of_step) {
   Int16Windows plan{.window = window};
   for (int half = 0; half < 2; ++half) plan.excess[half] = Cutter(panel, half, window, quant_max).excess;
-  plan.cost = cost_of_step * static_cast<double>(step_count(panel)) +
+  const int64_t steps = step_count(panel);
+  plan.cost = cost_of_step * static_cast<double>(steps - steps % window) +
+              constant_windows.front().cost_of_step * static_cast<double>(steps % window) +
               cost_of_excess_step * static_cast<double>(plan.excess[0].size() + plan.excess[1].size());
   return plan;
 }
