@@ -22,6 +22,7 @@ QSTEP_AVX2_BEGIN
 namespace qstep::kernels::avx2 {
 
 #define QSTEP_INLINE __attribute__((always_inline))
+#define QSTEP_NOINLINE __attribute__((noinline))
 
 template <class Body, int... I>
 QSTEP_INLINE inline void unroll_sequence(Body& body, std::integer_sequence<int, I...>) {

@@ -19,7 +19,8 @@
 //   finish(epilogue, tile, output)
 // and, if it has them, instead of multiply and finish where the epilogue allows:
 //   finishes_in_registers(epilogue)
-//   multiply_and_finish(panel, panels, input, bias, epilogue, tile, output)   tile: of all panels, without accumulators
+//   multiply_and_finish(panel, panels, input, bias, epilogue, tile, output)   any number of panels; tile: of all of them,
+//                                                                             without accumulators
 //
 // Rows are the rows of the product:
 //   count()                                  how many there are
@@ -181,7 +182,7 @@ class PanelGemm {
     const int tiles = static_cast<int>(ceil_divide(count, tile_rows));
     const int height = count / tiles;
     const int higher = count % tiles;
-    const int step = sums_ == 1 ? Arithmetic::tile_panels(height + (higher > 0 ? 1 : 0)) : 1;
+    const int step = tile_step(height + (higher > 0 ? 1 : 0));
     for (int64_t start = panels.begin; start < panels.end; start += cached_panels_) {
       const int64_t end = std::min(start + cached_panels_, panels.end);
       int begin = 0;
@@ -196,6 +197,19 @@ class PanelGemm {
     }
   }
 
+  bool finishes_in_registers() const {
+    if constexpr (requires { Arithmetic::finishes_in_registers(epilogue_); }) {
+      return sums_ == 1 && Arithmetic::finishes_in_registers(epilogue_);
+    }
+    return false;
+  }
+
+  /// Panels that a tile of so many rows is multiplied with at once.
+  int tile_step(int rows) const {
+    if (finishes_in_registers()) return static_cast<int>(cached_panels_);
+    return sums_ == 1 ? Arithmetic::tile_panels(rows) : 1;
+  }
+
   void multiply_tile(int64_t group, int64_t first_panel, int panels, const TileInput<Code>& input,
                      const int64_t* output_offsets, const Output& output) const {
     const int64_t first = (group * panels_ + first_panel) * sums_;
@@ -208,7 +222,7 @@ class PanelGemm {
         .channels = static_cast<int>(std::min<int64_t>(panels * tile_columns, group_columns_ - column)),
         .row_offsets = output_offsets};
     if constexpr (requires { Arithmetic::finishes_in_registers(epilogue_); }) {
-      if (sums_ == 1 && Arithmetic::finishes_in_registers(epilogue_)) {
+      if (finishes_in_registers()) {
         return arithmetic_.multiply_and_finish(first, panels, input, bias, epilogue_, tile, output);
       }
     }
@@ -233,7 +247,7 @@ class PanelGemm {
   int64_t groups_;
   int sums_;
   Arithmetic arithmetic_;
-  int64_t cached_panels_;        // that a tile of rows is multiplied with before the next tile
+  int64_t cached_panels_;        // that a tile of rows is multiplied with before the next tile is
   AlignedVector<int32_t> bias_;  // folded; [groups][panels][sums][tile_columns]
   Epilogue epilogue_;
 };

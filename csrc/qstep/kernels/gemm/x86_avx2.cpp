@@ -69,8 +69,9 @@ namespace {
 
 constexpr int few_rows = 2;  // a product of so few waits for its weights
 
-// A Finish takes the sums of a tile's rows, finish(left, right).
+// A Finish takes the sums of a tile's rows, finish(left, right), and moves on to the next panel.
 
+/// Stores the sums in tile[panels][tile_rows][tile_columns].
 struct StoreTile {
   int32_t* tile;
 
@@ -81,23 +82,42 @@ struct StoreTile {
       store(tile + r * tile_columns + half_columns, right[r]);
     });
   }
+
+  QSTEP_INLINE void next_panel() { tile += Madd16::tile_rows * tile_columns; }
 };
 
+/// The epilogue of a tile in the registers that hold it.
 struct StoreCodes {
-  const Epilogue& epilogue;
-  const AccumulatorTile& tile;
-  uint8_t* output;
+  const CodeRange range;
+  const float* factors;  // of the tile's first channel
+  int channels;          // from there on
+  uint8_t* output;       // where the first channel of offset 0 lies
+  const int64_t* row_offsets;
+
+  QSTEP_INLINE StoreCodes(const Epilogue& epilogue, const AccumulatorTile& tile, uint8_t* codes)
+      : range(epilogue),
+        factors(epilogue.float_factors() + tile.first_channel),
+        channels(tile.channels),
+        output(codes + tile.first_channel),
+        row_offsets(tile.row_offsets) {}
 
   template <int rows>
   QSTEP_INLINE void operator()(const __m256i (&left)[rows], const __m256i (&right)[rows]) const {
-    store_codes(left, right, ByFloatFactor(epilogue.float_factors() + tile.first_channel), CodeRange(epilogue),
-                tile.channels, output + tile.first_channel, tile.row_offsets);
+    store_codes(left, right, ByFloatFactor(factors), range, std::min(channels, tile_columns), output, row_offsets);
+  }
+
+  QSTEP_INLINE void next_panel() {
+    factors += tile_columns;
+    channels -= tile_columns;
+    output += tile_columns;
   }
 };
 
+// One panel of a tile is a function of its own: inlined into the loop over panels, gcc 12 spills its accumulators.
+
 template <int rows, class Finish>
-void multiply_madd16(const TileInput<int16_t>& input, const int16_t* panel, int64_t steps, const int32_t* bias,
-                     const Finish& finish) {
+QSTEP_NOINLINE void multiply_madd16(const TileInput<int16_t>& input, const int16_t* panel, int64_t steps,
+                                    const int32_t* bias, const Finish& finish) {
   const int16_t* row[rows];
   __m256i left[rows];
   __m256i right[rows];
@@ -124,8 +144,8 @@ void multiply_madd16(const TileInput<int16_t>& input, const int16_t* panel, int6
 
 /// Windows of any length; between them the int32 accumulators are in memory.
 template <int rows, class Finish>
-void multiply_windows(const TileInput<uint8_t>& input, const int8_t* panel, std::span<const int32_t> lengths,
-                      const int32_t* bias, const Finish& finish) {
+QSTEP_NOINLINE void multiply_windows(const TileInput<uint8_t>& input, const int8_t* panel,
+                                     std::span<const int32_t> lengths, const int32_t* bias, const Finish& finish) {
   const int32_t* step = input.steps;
   const uint8_t* row[rows];
   unroll<rows>([&](auto r) QSTEP_INLINE { row[r] = input.row[r]; });
@@ -177,8 +197,8 @@ void multiply_windows(const TileInput<uint8_t>& input, const int8_t* panel, std:
 
 /// Windows of `window` steps, then the excess; the int32 accumulators are in registers.
 template <int rows, int window, class Finish>
-void multiply_constant_windows(const TileInput<uint8_t>& input, const int8_t* panel, int64_t steps,
-                               const Int16Windows& plan, const int32_t* bias, const Finish& finish) {
+QSTEP_NOINLINE void multiply_constant_windows(const TileInput<uint8_t>& input, const int8_t* panel, int64_t steps,
+                                              const Int16Windows& plan, const int32_t* bias, const Finish& finish) {
   const __m256i ones = _mm256_set1_epi16(1);
   const uint8_t* row[rows];
   __m256i left[rows];
@@ -244,19 +264,25 @@ void multiply_constant_windows(const TileInput<uint8_t>& input, const int8_t* pa
 }  // namespace
 
 template <class Finish>
-void Madd16::multiply(int64_t panel, const TileInput<int16_t>& input, const int32_t* bias, const Finish& finish) const {
-  const int16_t* weights = weights_.data() + panel * steps_ * tile_columns * depth_step;
-  with_constant<tile_rows>(input.rows,
-                           [&](auto r) QSTEP_INLINE { multiply_madd16<r>(input, weights, steps_, bias, finish); });
+void Madd16::multiply(int64_t panel, int panels, const TileInput<int16_t>& input, const int32_t* bias,
+                      Finish finish) const {
+  const int64_t panel_size = steps_ * tile_columns * depth_step;
+  const int16_t* weights = weights_.data() + panel * panel_size;
+  with_constant<tile_rows>(input.rows, [&](auto r) QSTEP_INLINE {
+    for (int p = 0; p < panels; ++p, finish.next_panel()) {
+      multiply_madd16<r>(input, weights + p * panel_size, steps_, bias + p * tile_columns, finish);
+    }
+  });
 }
 
-void Madd16::multiply(int64_t panel, int, const TileInput<int16_t>& input, const int32_t* bias, int32_t* tile) const {
-  multiply(panel, input, bias, StoreTile{tile});
+void Madd16::multiply(int64_t panel, int panels, const TileInput<int16_t>& input, const int32_t* bias,
+                      int32_t* tile) const {
+  multiply(panel, panels, input, bias, StoreTile{tile});
 }
 
-void Madd16::multiply_and_finish(int64_t panel, int, const TileInput<int16_t>& input, const int32_t* bias,
+void Madd16::multiply_and_finish(int64_t panel, int panels, const TileInput<int16_t>& input, const int32_t* bias,
                                  const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) const {
-  multiply(panel, input, bias, StoreCodes{epilogue, tile, output.codes});
+  multiply(panel, panels, input, bias, StoreCodes(epilogue, tile, output.codes));
 }
 
 void Madd16::stage(const uint8_t* input, int64_t count, int16_t* output) {
@@ -270,37 +296,43 @@ void Madd16::stage(const uint8_t* input, int64_t count, int16_t* output) {
 }
 
 template <class Finish>
-void Maddubs16::multiply(int64_t panel, const TileInput<uint8_t>& input, const int32_t* bias,
-                         const Finish& finish) const {
-  const int8_t* weights = weights_.data() + panel * steps_ * step_weights;
-  const Int16Windows& plan = plans_[static_cast<size_t>(panel)];
+void Maddubs16::multiply(int64_t panel, int panels, const TileInput<uint8_t>& input, const int32_t* bias,
+                         Finish finish) const {
   with_constant<tile_rows>(input.rows, [&](auto r) QSTEP_INLINE {
-    const auto multiply = [&](auto window) QSTEP_INLINE {
-      multiply_constant_windows<r, window>(input, weights, steps_, plan, bias, finish);
-    };
-    switch (plan.window) {
-      case 0:
-        return multiply_windows<r>(input, weights, plan.lengths, bias, finish);
-      case 1:
-        return multiply(std::integral_constant<int, 1>{});
-      case 2:
-        return multiply(std::integral_constant<int, 2>{});
-      case 4:
-        return multiply(std::integral_constant<int, 4>{});
-      default:
-        return multiply(std::integral_constant<int, 8>{});
+    for (const int64_t end = panel + panels; panel < end; ++panel, bias += tile_columns, finish.next_panel()) {
+      const int8_t* weights = weights_.data() + panel * steps_ * step_weights;
+      const Int16Windows& plan = plans_[static_cast<size_t>(panel)];
+      const auto multiply = [&](auto window) QSTEP_INLINE {
+        multiply_constant_windows<r, window>(input, weights, steps_, plan, bias, finish);
+      };
+      switch (plan.window) {
+        case 0:
+          multiply_windows<r>(input, weights, plan.lengths, bias, finish);
+          break;
+        case 1:
+          multiply(std::integral_constant<int, 1>{});
+          break;
+        case 2:
+          multiply(std::integral_constant<int, 2>{});
+          break;
+        case 4:
+          multiply(std::integral_constant<int, 4>{});
+          break;
+        default:
+          multiply(std::integral_constant<int, 8>{});
+      }
     }
   });
 }
 
-void Maddubs16::multiply(int64_t panel, int, const TileInput<uint8_t>& input, const int32_t* bias,
+void Maddubs16::multiply(int64_t panel, int panels, const TileInput<uint8_t>& input, const int32_t* bias,
                          int32_t* tile) const {
-  multiply(panel, input, bias, StoreTile{tile});
+  multiply(panel, panels, input, bias, StoreTile{tile});
 }
 
-void Maddubs16::multiply_and_finish(int64_t panel, int, const TileInput<uint8_t>& input, const int32_t* bias,
+void Maddubs16::multiply_and_finish(int64_t panel, int panels, const TileInput<uint8_t>& input, const int32_t* bias,
                                     const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) const {
-  multiply(panel, input, bias, StoreCodes{epilogue, tile, output.codes});
+  multiply(panel, panels, input, bias, StoreCodes(epilogue, tile, output.codes));
 }
 
 }  // namespace qstep::kernels::avx2

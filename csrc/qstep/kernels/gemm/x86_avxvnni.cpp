@@ -1,5 +1,6 @@
 #include "qstep/kernels/gemm/x86_avxvnni.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 
