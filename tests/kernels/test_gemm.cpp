@@ -45,26 +45,28 @@ TEST(Gemm, EveryBitWidthAndPattern) {
       }
     }
   }
-  used.merge(expect_exact(LayerCase(product(2, 230, 4608), {8, 2}, Pattern::random, random), 1, random));
+  for (const int w : {2, 7, 8}) {
+    used.merge(expect_exact(LayerCase(product(2, 230, 4608), {8, w}, Pattern::random, random), 1, random));
+  }
   for (const GemmKernel& kernel : gemm_kernels()) {
     EXPECT_TRUE(used.contains(kernel.name) || !is_supported(kernel.isa)) << kernel.name << " was never used";
   }
 }
 
-/// The rows that pack few bits take large matrices only; packed all the same, they must be exact for any.
-TEST(Gemm, FewBitsPackedForFewRows) {
+/// The rows that pack weights for few rows take large matrices only; packed all the same, they must be exact for any.
+TEST(Gemm, PackedForFewRows) {
   const unsigned seed = 20260217;
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
   const auto expect_packed_exact = [&](const LayerCase& layer, int bits) {
     for (const GemmKernel& kernel : gemm_kernels()) {
-      const bool packs = kernel.name.ends_with(fmt::format("_or_{}_bits", bits));
+      const bool packs = kernel.name.ends_with(bits == 8 ? "_or_bytes" : fmt::format("_or_{}_bits", bits));
       if (packs && is_supported(kernel.isa)) {
         EXPECT_EQ(difference(kernel, layer, 1 + static_cast<int>(random() % 3), random), "");
       }
     }
   };
-  for (const int bits : {2, 4}) {
+  for (const int bits : {2, 4, 8}) {
     for (int64_t depth = 1; depth <= 70; ++depth) {
       const auto rows = static_cast<int64_t>(1 + random() % 6);
       LayerCase layer(product(rows, 1 + depth % 35, depth), {8, bits}, Pattern::random, random);
@@ -78,6 +80,7 @@ TEST(Gemm, FewBitsPackedForFewRows) {
         ASSERT_FALSE(HasFailure()) << "A" << activation << "W" << bits;
       }
     }
+    if (bits == 8) continue;
     LayerCase far_from_zero(product(4, 20, 77), {8, bits}, Pattern::random, random);
     for (int16_t& w : far_from_zero.weights) w = static_cast<int16_t>(w - 100);
     far_from_zero.judge();

@@ -29,6 +29,10 @@ constexpr GemmKernel table[] = {
      pack_by_rows<avx2::PackedBits16<2>, avx2::Maddubs16>},
     {"gemm_avx2_maddubs16_or_4_bits", Isa::avx2, supports_by_rows<avx2::PackedBits16<4>, avx2::Maddubs16>,
      pack_by_rows<avx2::PackedBits16<4>, avx2::Maddubs16>},
+    {"gemm_avx2_maddubs16_or_bytes", Isa::avx2, supports_by_rows<avx2::PackedBytes, avx2::Maddubs16>,
+     pack_by_rows<avx2::PackedBytes, avx2::Maddubs16>},
+    {"gemm_avx2_madd16_or_bytes", Isa::avx2, supports_by_rows<avx2::PackedBytes, avx2::Madd16>,
+     pack_by_rows<avx2::PackedBytes, avx2::Madd16>},
     {"gemm_avx2_maddubs16", Isa::avx2, avx2::Maddubs16::supports, pack_panel_gemm<avx2::Maddubs16>},
     {"gemm_avx2_madd16", Isa::avx2, avx2::Madd16::supports, pack_panel_gemm<avx2::Madd16>},
 #endif

@@ -5,6 +5,7 @@
 
 #include "qstep/core/error.h"
 #include "qstep/kernels/gemm/pack_panels.h"
+#include "qstep/kernels/weight_factor.h"
 #include "qstep/kernels/x86_avx2.h"
 
 #if defined(__x86_64__)
@@ -55,6 +56,23 @@ void PackedBits16<bits>::stage(const uint8_t* input, int64_t count, uint8_t* out
   std::memcpy(output, input, static_cast<size_t>(count));
 }
 
+bool PackedBytes::supports(const GemmProblem& problem) {
+  constexpr double cost = 0.65;  // in that of Madd16, as that of Maddubs16
+  return fit<int8_t>(problem.weights) && Maddubs16::relative_cost(problem) > cost;
+}
+
+PackedBytes::PackedBytes(const GemmProblem& problem, int64_t groups) : steps_(ceil_divide(problem.depth, depth_step)) {
+  require(fit<int8_t>(problem.weights), "gemm: weights must be in [-128, 127]");
+  AlignedVector<int8_t> weights;  // [panels * steps * pairs][tile_columns][2]
+  pack_panels<2>(problem, groups, steps_ * pairs, weights);
+  constexpr size_t half = size_t{2} * half_columns;
+  for (size_t start = 0; start < weights.size(); start += 2 * half) {
+    for (size_t i = start; i < start + half; ++i) {
+      lanes_.push_back(static_cast<int16_t>(256 * weights[i + half] + weights[i] + 128));
+    }
+  }
+}
+
 }  // namespace qstep::kernels::avx2
 
 QSTEP_AVX2_BEGIN
@@ -78,6 +96,12 @@ int32_t sum_codes(const uint8_t* row, const int32_t* steps, int64_t count) {
     for (int i = 0; i < step_codes; ++i) sum += row[steps[s] + i];
   }
   return sum;
+}
+
+int32_t sum_lanes(__m256i x) {
+  const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  const __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
+  return _mm_cvtsi128_si32(two) + _mm_extract_epi32(two, 1);
 }
 
 /// Step `step` of a group.
@@ -149,6 +173,71 @@ void PackedBits16<bits>::multiply(int64_t panel, int, const TileInput<uint8_t>& 
 
 template class PackedBits16<2>;
 template class PackedBits16<4>;
+
+namespace {
+
+template <int rows, int panels, int pairs>
+void multiply_packed_bytes(const TileInput<int16_t>& input, const int16_t* panel, int64_t steps, const int32_t* bias,
+                           int32_t* tile) {
+  constexpr int vectors = rows * panels;
+  constexpr int lanes_of_step = pairs * 2 * half_columns;
+  const __m256i ones = _mm256_set1_epi16(1);
+  const int16_t* row[rows];
+  __m256i codes[rows];
+  __m256i both[vectors];
+  __m256i right[vectors];
+  unroll<rows>([&](auto r) QSTEP_INLINE {
+    row[r] = input.row[r];
+    codes[r] = _mm256_setzero_si256();
+  });
+  unroll<vectors>([&](auto v) QSTEP_INLINE { both[v] = right[v] = _mm256_setzero_si256(); });
+  for (int64_t s = 0; s < steps; ++s) {
+    const int32_t first_code = input.steps[s];
+    unroll<rows>([&](auto r) QSTEP_INLINE {
+      codes[r] = _mm256_add_epi32(codes[r], _mm256_madd_epi16(load(row[r] + first_code), ones));
+    });
+    unroll<pairs>([&](auto pair) QSTEP_INLINE {
+      __m256i two_codes[rows];
+      unroll<rows>([&](auto r) QSTEP_INLINE { two_codes[r] = broadcast_4_bytes(row[r] + first_code + 2 * pair); });
+      unroll<panels>([&](auto p) QSTEP_INLINE {
+        const int16_t* weights = panel + p * steps * lanes_of_step + pair * 2 * half_columns;
+        const __m256i lanes = load(weights);
+        const __m256i right_weights = _mm256_srai_epi16(lanes, 8);
+        if constexpr (pair % 2 == 0) prefetch_weights(weights);
+        unroll<rows>([&](auto r) QSTEP_INLINE {
+          constexpr int v = p * rows + r;
+          both[v] = _mm256_add_epi32(both[v], _mm256_madd_epi16(two_codes[r], lanes));
+          right[v] = _mm256_add_epi32(right[v], _mm256_madd_epi16(two_codes[r], right_weights));
+          keep_in_register(both[v]);
+          keep_in_register(right[v]);
+        });
+      });
+    });
+    panel += lanes_of_step;
+  }
+  unroll<rows>([&](auto r) QSTEP_INLINE {
+    const __m256i offset = _mm256_set1_epi32(static_cast<int32_t>(static_cast<uint32_t>(sum_lanes(codes[r])) << 7));
+    unroll<panels>([&](auto p) QSTEP_INLINE {
+      constexpr int v = p * rows + r;
+      const __m256i left = _mm256_sub_epi32(both[v], _mm256_add_epi32(_mm256_slli_epi32(right[v], 8), offset));
+      const int32_t* panel_bias = bias + p * tile_columns;
+      int32_t* left_half = tile + (p * PackedBytes::tile_rows + r) * tile_columns;
+      store(left_half, _mm256_add_epi32(load(panel_bias), left));
+      store(left_half + half_columns, _mm256_add_epi32(load(panel_bias + half_columns), right[v]));
+    });
+  });
+}
+
+}  // namespace
+
+void PackedBytes::multiply(int64_t panel, int panels, const TileInput<int16_t>& input, const int32_t* bias,
+                           int32_t* tile) const {
+  const int16_t* lanes = lanes_.data() + panel * steps_ * pairs * 2 * half_columns;
+  with_constant<tile_rows>(input.rows, [&](auto r) QSTEP_INLINE {
+    with_constant<tile_panels(r)>(
+        panels, [&](auto p) QSTEP_INLINE { multiply_packed_bytes<r, p, pairs>(input, lanes, steps_, bias, tile); });
+  });
+}
 
 }  // namespace qstep::kernels::avx2
 QSTEP_AVX2_END
