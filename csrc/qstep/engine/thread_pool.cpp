@@ -43,6 +43,11 @@ void look_for(Condition&& condition) {
   } while (std::chrono::steady_clock::now() < end);
 }
 
+struct ClearAtEnd {
+  std::atomic_flag& flag;
+  ~ClearAtEnd() { flag.clear(std::memory_order_release); }
+};
+
 }  // namespace
 
 Work::Work(int64_t items, int workers, const Body& body)
@@ -95,11 +100,11 @@ ThreadPool::ThreadPool() : process_(::getpid()) {}
 
 void ThreadPool::parallel_for(int64_t items, int threads, const Body& body) {
   if (items <= 0) return;
-  std::unique_lock turn(turn_, std::defer_lock);
-  if (threads <= 1 || items == 1 || ::getpid() != process_ || !turn.try_lock()) {
+  if (threads <= 1 || items == 1 || ::getpid() != process_ || busy_.test_and_set(std::memory_order_acquire)) {
     body({0, items}, 0);
     return;
   }
+  const ClearAtEnd turn{busy_};
   Job job{Work(items, threads, body), static_cast<int>(std::min<int64_t>(threads, items)) - 1};
   start_workers(job.helpers);
   keep_off_callers_processor();

@@ -58,8 +58,8 @@ class ThreadPool {
   static ThreadPool& shared();
 
   /// Splits [0, items) into ranges and runs them on up to `threads` threads, the caller's among them. Returns when all
-  /// are done and rethrows the first exception. A call that finds the pool busy (from another thread), or in a forked
-  /// child, runs on its own thread.
+  /// are done and rethrows the first exception. A call that finds the pool busy (with one from another thread, or from
+  /// within one), or in a forked child, runs on its own thread.
   void parallel_for(int64_t items, int threads, const Body& body);
 
   ThreadPool(const ThreadPool&) = delete;
@@ -73,8 +73,8 @@ class ThreadPool {
   void keep_off_callers_processor();
   void wait_for_jobs(int worker);
 
-  const int process_;  // threads do not survive a fork
-  std::mutex turn_;    // held by the call that the workers serve
+  const int process_;      // threads do not survive a fork
+  std::atomic_flag busy_;  // serving a call; no mutex, for a call from within a call asks too
 
   std::mutex mutex_;  // guards what follows
   std::condition_variable wake_;
@@ -84,7 +84,7 @@ class ThreadPool {
   std::atomic<int> active_ = 0;     // workers inside the job; likewise
   int sleepers_ = 0;
   std::vector<std::thread> workers_;
-  int callers_processor_ = -1;  // that all workers keep off; guarded by turn_
+  int callers_processor_ = -1;  // that all workers keep off; guarded by busy_
 };
 
 }  // namespace qstep::engine
