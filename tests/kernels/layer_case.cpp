@@ -136,7 +136,79 @@ std::string difference_of(std::string_view name, Pack pack, const LayerCase& lay
   return "";
 }
 
+template <class Pack>
+std::string difference_of(std::string_view name, Pack pack, const SeveralSums& sums, int parts, std::mt19937& random) {
+  const LayerCase& layer = sums.layers.front();
+  const std::string steps = run_and_compare<int32_t>(pack(0, 0), layer, sums.steps, parts, random);
+  if (!steps.empty()) return fmt::format("{}, steps: {} ({})", name, steps, layer.describe());
+  constexpr int32_t zero_point = 90;
+  constexpr int32_t clamp_max = 200;
+  std::vector<int64_t> expected = sums.steps;
+  for (int64_t& step : expected) step = std::clamp<int64_t>(step + zero_point, 0, clamp_max);
+  const std::string codes = run_and_compare<uint8_t>(pack(zero_point, clamp_max), layer, expected, parts, random);
+  return codes.empty() ? "" : fmt::format("{}, codes: {} ({})", name, codes, layer.describe());
+}
+
 }  // namespace
+
+SeveralSums::SeveralSums(const oracle::Convolution& shape, int sums, Widths widths, std::mt19937& random) {
+  const auto channels = static_cast<size_t>(shape.out_channels);
+  std::uniform_int_distribution<int32_t> multiplier(-(1 << 20), 1 << 20);
+  std::uniform_int_distribution<int64_t> constant(-(int64_t{1} << 30), int64_t{1} << 30);
+  for (int k = 0; k < sums; ++k) {
+    layers.emplace_back(shape, widths, Pattern::random, random);
+    LayerCase& layer = layers.back();
+    layer.zero_code = layers.front().zero_code;
+    layer.input = layers.front().input;
+    std::ranges::fill(layer.bias, 0);
+    layer.judge();
+    weights.insert(weights.end(), layer.weights.begin(), layer.weights.end());
+    for (size_t c = 0; c < channels; ++c) multipliers.push_back(multiplier(random));
+  }
+  for (size_t c = 0; c < channels; ++c) {
+    constants.push_back(constant(random));
+    shifts.push_back(static_cast<int8_t>(24 + random() % 6));
+  }
+  const auto pixels = static_cast<size_t>(shape.out_height() * shape.out_width());
+  for (size_t i = 0; i < layers.front().accumulators.size(); ++i) {
+    const size_t c = i / pixels % channels;
+    oracle::Wide total = constants[c];
+    for (size_t k = 0; k < layers.size(); ++k) {
+      total += oracle::Wide{multipliers[k * channels + c]} * layers[k].accumulators[i];
+    }
+    steps.push_back(static_cast<int64_t>(oracle::nearest_even(total, oracle::power_of_two(shifts[c]))));
+  }
+}
+
+Conv2dProblem SeveralSums::conv2d() const {
+  Conv2dProblem problem = layers.front().conv2d();
+  problem.weights = weights;
+  problem.bias = {};
+  problem.requantization.combination = {multipliers, constants, shifts};
+  return problem;
+}
+
+GemmProblem SeveralSums::gemm() const { return as_gemm(conv2d()); }
+
+std::string difference(const Conv2dKernel& kernel, const SeveralSums& layer, int parts, std::mt19937& random) {
+  const auto pack = [&](int32_t zero_point, int32_t clamp_max) {
+    Conv2dProblem problem = layer.conv2d();
+    problem.requantization.zero_point = zero_point;
+    problem.requantization.clamp_max = clamp_max;
+    return PackedLayer{kernel.pack(problem), nullptr};
+  };
+  return difference_of(kernel.name, pack, layer, parts, random);
+}
+
+std::string difference(const GemmKernel& kernel, const SeveralSums& layer, int parts, std::mt19937& random) {
+  const auto pack = [&](int32_t zero_point, int32_t clamp_max) {
+    GemmProblem problem = layer.gemm();
+    problem.requantization.zero_point = zero_point;
+    problem.requantization.clamp_max = clamp_max;
+    return PackedLayer{nullptr, kernel.pack(problem)};
+  };
+  return difference_of(kernel.name, pack, layer, parts, random);
+}
 
 LayerCase::LayerCase(const oracle::Convolution& s, Widths widths, Pattern pattern, std::mt19937& random)
     : shape(s), quant_max((1 << widths.activation) - 1) {

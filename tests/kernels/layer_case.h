@@ -48,4 +48,24 @@ struct LayerCase {
 std::string difference(const Conv2dKernel& kernel, const LayerCase& layer, int parts, std::mt19937& random);
 std::string difference(const GemmKernel& kernel, const LayerCase& layer, int parts, std::mt19937& random);
 
+/// A layer whose outputs combine the accumulators of several (qstep/kernels/epilogue/combination.h): they have the same
+/// shape, input and zero code, weights of their own and no biases.
+struct SeveralSums {
+  std::vector<LayerCase> layers;
+  std::vector<int16_t> weights;  // of all layers
+  std::vector<int32_t> multipliers;
+  std::vector<int64_t> constants;
+  std::vector<int8_t> shifts;
+  std::vector<int64_t> steps;  // [N, O, H, W], by the oracle
+
+  SeveralSums(const oracle::Convolution& shape, int sums, Widths widths, std::mt19937& random);
+
+  Conv2dProblem conv2d() const;
+  GemmProblem gemm() const;
+};
+
+/// Empty where `kernel` gives the oracle's steps, and codes made of them; else what differs first.
+std::string difference(const Conv2dKernel& kernel, const SeveralSums& layer, int parts, std::mt19937& random);
+std::string difference(const GemmKernel& kernel, const SeveralSums& layer, int parts, std::mt19937& random);
+
 }  // namespace qstep::kernels::test
