@@ -54,6 +54,19 @@ QSTEP_INLINE inline void keep_in_register(__m256i& x) {
   x = kept;
 }
 
+/// sum += x, in the register that holds `sum`: kept there as above, but without the moves between registers that gcc 12
+/// adds to every other sum of a loop, and that cost the cycles in which products could begin.
+QSTEP_INLINE inline void add_int32(__m256i& sum, __m256i x) {
+  __m256i kept = sum;
+  asm("vpaddd %1, %0, %0" : "+x"(kept) : "x"(x));
+  sum = kept;
+}
+QSTEP_INLINE inline void add_int16(__m256i& sum, __m256i x) {
+  __m256i kept = sum;
+  asm("vpaddw %1, %0, %0" : "+x"(kept) : "x"(x));
+  sum = kept;
+}
+
 QSTEP_INLINE inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 QSTEP_INLINE inline void store(void* p, __m256i x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
 QSTEP_INLINE inline __m128i load_half(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }

@@ -81,29 +81,42 @@ class CodeRange {
   __m256i high_;
 };
 
+/// Stores the first `count` codes, 1..15.
+QSTEP_INLINE inline void store_part(uint8_t* output, __m128i codes, int count) {
+  if ((count & 8) != 0) {
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(output), codes);
+    codes = _mm_srli_si128(codes, 8);
+    output += 8;
+  }
+  if ((count & 4) != 0) {
+    const int32_t four = _mm_cvtsi128_si32(codes);
+    std::memcpy(output, &four, sizeof four);
+    codes = _mm_srli_si128(codes, 4);
+    output += 4;
+  }
+  const auto three = static_cast<uint32_t>(_mm_cvtsi128_si32(codes));
+  for (int i = 0; i < (count & 3); ++i) output[i] = static_cast<uint8_t>(three >> (8 * i));
+}
+
 /// The epilogue of a tile in the registers that hold it: the codes of row r go to output + offsets[r], `channels` of them.
 template <int rows, class Rounding>
 QSTEP_INLINE inline void store_codes(const __m256i (&left)[rows], const __m256i (&right)[rows],
                                      const Rounding& rounding, const CodeRange& range, int channels, uint8_t* output,
                                      const int64_t* offsets) {
-  const auto store_rows = [&](auto place) QSTEP_INLINE {
+  const auto store_rows = [&](auto store) QSTEP_INLINE {
     unroll<(rows + 1) / 2>([&](auto pair) QSTEP_INLINE {
       constexpr int first = 2 * pair;
       constexpr int second = first + 1 < rows ? first + 1 : first;
       const __m256i codes =
           range.codes(rounding.words(left[first], right[first]), rounding.words(left[second], right[second]));
-      store_half(place(first), _mm256_castsi256_si128(codes));
-      if constexpr (second != first) store_half(place(second), _mm256_extracti128_si256(codes, 1));
+      store(output + offsets[first], _mm256_castsi256_si128(codes));
+      if constexpr (second != first) store(output + offsets[second], _mm256_extracti128_si256(codes, 1));
     });
   };
   if (channels == tile_columns) {
-    store_rows([&](int row) QSTEP_INLINE { return output + offsets[row]; });
+    store_rows([](uint8_t* row, __m128i codes) QSTEP_INLINE { store_half(row, codes); });
   } else {
-    alignas(16) uint8_t whole[rows * tile_columns];
-    store_rows([&](int row) QSTEP_INLINE { return whole + row * tile_columns; });
-    for (int r = 0; r < rows; ++r) {
-      std::memcpy(output + offsets[r], whole + r * tile_columns, static_cast<size_t>(channels));
-    }
+    store_rows([&](uint8_t* row, __m128i codes) QSTEP_INLINE { store_part(row, codes, channels); });
   }
 }
 

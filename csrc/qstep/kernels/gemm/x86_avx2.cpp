@@ -69,7 +69,8 @@ namespace {
 
 constexpr int few_rows = 2;  // a product of so few waits for its weights
 
-// A Finish takes the sums of a tile's rows, finish(left, right), and moves on to the next panel.
+// A Finish takes the sums of a tile's rows, finish(left, right), of which it may need the left ones only, and moves on to
+// the next panel.
 
 /// Stores the sums in tile[panels][tile_rows][tile_columns].
 struct StoreTile {
@@ -83,6 +84,7 @@ struct StoreTile {
     });
   }
 
+  QSTEP_INLINE static bool needs_right_half() { return true; }
   QSTEP_INLINE void next_panel() { tile += Madd16::tile_rows * tile_columns; }
 };
 
@@ -106,6 +108,7 @@ struct StoreCodes {
     store_codes(left, right, ByFloatFactor(factors), range, std::min(channels, tile_columns), output, row_offsets);
   }
 
+  QSTEP_INLINE bool needs_right_half() const { return channels > half_columns; }
   QSTEP_INLINE void next_panel() {
     factors += tile_columns;
     channels -= tile_columns;
@@ -115,31 +118,27 @@ struct StoreCodes {
 
 // One panel of a tile is a function of its own: inlined into the loop over panels, gcc 12 spills its accumulators.
 
-template <int rows, class Finish>
+/// halves: 1 where a panel has no columns in its right half.
+template <int rows, int halves, class Finish>
 QSTEP_NOINLINE void multiply_madd16(const TileInput<int16_t>& input, const int16_t* panel, int64_t steps,
                                     const int32_t* bias, const Finish& finish) {
   const int16_t* row[rows];
-  __m256i left[rows];
-  __m256i right[rows];
+  __m256i sum[halves][rows];
   unroll<rows>([&](auto r) QSTEP_INLINE {
     row[r] = input.row[r];
-    left[r] = load(bias);
-    right[r] = load(bias + half_columns);
+    unroll<halves>([&](auto h) QSTEP_INLINE { sum[h][r] = load(bias + h * half_columns); });
   });
   for (int64_t s = 0; s < steps; ++s) {
-    const __m256i left_weights = load(panel);
-    const __m256i right_weights = load(panel + 2 * half_columns);
+    __m256i weights[halves];
+    unroll<halves>([&](auto h) QSTEP_INLINE { weights[h] = load(panel + h * 2 * half_columns); });
     if constexpr (rows <= few_rows) prefetch_weights(panel);
     unroll<rows>([&](auto r) QSTEP_INLINE {
       const __m256i codes = broadcast_4_bytes(row[r] + input.steps[s]);
-      left[r] = _mm256_add_epi32(left[r], _mm256_madd_epi16(codes, left_weights));
-      right[r] = _mm256_add_epi32(right[r], _mm256_madd_epi16(codes, right_weights));
-      keep_in_register(left[r]);
-      keep_in_register(right[r]);
+      unroll<halves>([&](auto h) QSTEP_INLINE { add_int32(sum[h][r], _mm256_madd_epi16(codes, weights[h])); });
     });
     panel += 2 * tile_columns;
   }
-  finish(left, right);
+  finish(sum[0], sum[halves - 1]);
 }
 
 /// Windows of any length; between them the int32 accumulators are in memory.
@@ -269,8 +268,12 @@ void Madd16::multiply(int64_t panel, int panels, const TileInput<int16_t>& input
   const int64_t panel_size = steps_ * tile_columns * depth_step;
   const int16_t* weights = weights_.data() + panel * panel_size;
   with_constant<tile_rows>(input.rows, [&](auto r) QSTEP_INLINE {
-    for (int p = 0; p < panels; ++p, finish.next_panel()) {
-      multiply_madd16<r>(input, weights + p * panel_size, steps_, bias + p * tile_columns, finish);
+    for (; panels > 0; --panels, weights += panel_size, bias += tile_columns, finish.next_panel()) {
+      if (finish.needs_right_half()) {
+        multiply_madd16<r, 2>(input, weights, steps_, bias, finish);
+      } else {
+        multiply_madd16<r, 1>(input, weights, steps_, bias, finish);
+      }
     }
   });
 }
