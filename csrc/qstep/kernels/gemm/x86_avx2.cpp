@@ -128,7 +128,7 @@ QSTEP_NOINLINE void multiply_madd16(const TileInput<int16_t>& input, const int16
     row[r] = input.row[r];
     unroll<halves>([&](auto h) QSTEP_INLINE { sum[h][r] = load(bias + h * half_columns); });
   });
-  for (int64_t s = 0; s < steps; ++s) {
+  const auto add_step = [&](int64_t s) QSTEP_INLINE {
     __m256i weights[halves];
     unroll<halves>([&](auto h) QSTEP_INLINE { weights[h] = load(panel + h * 2 * half_columns); });
     if constexpr (rows <= few_rows) prefetch_weights(panel);
@@ -137,7 +137,13 @@ QSTEP_NOINLINE void multiply_madd16(const TileInput<int16_t>& input, const int16
       unroll<halves>([&](auto h) QSTEP_INLINE { add_int32(sum[h][r], _mm256_madd_epi16(codes, weights[h])); });
     });
     panel += 2 * tile_columns;
+  };
+  int64_t s = 0;
+  for (; s + 2 <= steps; s += 2) {
+    add_step(s);
+    add_step(s + 1);
   }
+  if (s < steps) add_step(s);
   finish(sum[0], sum[halves - 1]);
 }
 
