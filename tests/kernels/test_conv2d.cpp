@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <algorithm>
 
 #include <map>
 #include <set>
@@ -29,6 +30,7 @@ TEST(Conv2d, EveryBitWidthAndPattern) {
   std::mt19937 random(seed);
   const oracle::Convolution ordinary{1, 13, 6, 7, 18, 1, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
   const oracle::Convolution wide{1, 69, 6, 7, 18, 1, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
+  const oracle::Convolution pairs{1, 8, 5, 7, 70, 1, Window{{3, 2}, {1, 2}, {1, 1, 1, 1}, {1, 1}}};
   const oracle::Convolution depthwise{1, 37, 6, 7, 37, 37, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
   const oracle::Convolution stem{1, 3, 9, 8, 18, 1, Window{{5, 5}, {2, 2}, {2, 2, 2, 2}, {1, 1}}};
   std::set<std::string_view> used;
@@ -37,6 +39,7 @@ TEST(Conv2d, EveryBitWidthAndPattern) {
       for (const Pattern pattern : all_patterns) {
         used.merge(expect_exact(LayerCase(ordinary, {a, w}, pattern, random), 1, random));
         used.merge(expect_exact(LayerCase(wide, {a, w}, pattern, random), 1, random));
+        used.merge(expect_exact(LayerCase(pairs, {a, w}, pattern, random), 1, random));
         used.merge(expect_exact(LayerCase(depthwise, {a, w}, pattern, random), 1, random));
         used.merge(expect_exact(LayerCase(stem, {a, w}, pattern, random), 2, random));
         ASSERT_FALSE(HasFailure()) << "A" << a << "W" << w;
@@ -194,6 +197,32 @@ TEST(Conv2d, BandsOfAnyGeometry) {
                     {8, 2 + below(7)}, Pattern::random, random);
     layer.sliced = below(2) == 0;
     expect_exact(layer, 1 + below(4), random);
+    ASSERT_FALSE(HasFailure()) << "trial " << trial;
+  }
+}
+
+// Rows of the table take only layers that gain from products by table; others must be exact all the same.
+TEST(Conv2d, ProductsByTableOfAnyGeometry) {
+  if (!is_supported(Isa::avx2)) GTEST_SKIP() << "this CPU has no AVX2";
+  const unsigned seed = 20260219;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  const auto kernel = std::ranges::find(conv2d_kernels(), "conv2d_avx2_shuffle8", &Conv2dKernel::name);
+  ASSERT_NE(kernel, conv2d_kernels().end());
+  const auto below = [&](int n) { return static_cast<int32_t>(random() % static_cast<unsigned>(n)); };
+  for (int trial = 0; trial < 300; ++trial) {
+    const int groups = 1 + below(3);
+    const int64_t channels[] = {8, 16, 32, 64, 14, 62};
+    const bool is_dilated = below(2) == 0;  // rows of other windows must be whole steps
+    const Window window{{1 + below(3), 1 + below(3)},
+                        {1 + below(3), 1 + below(2)},
+                        {below(3), below(3), below(3), below(3)},
+                        {1 + below(2), is_dilated ? 2 : 1}};
+    LayerCase layer({1 + below(3), groups * channels[below(is_dilated ? 6 : 4)], 1 + below(12), 1 + below(12),
+                     groups * (1 + below(90)), groups, window},
+                    {1 + below(4), 2}, Pattern::random, random);
+    layer.sliced = below(2) == 0;
+    EXPECT_EQ(difference(*kernel, layer, 1 + below(4), random), "");
     ASSERT_FALSE(HasFailure()) << "trial " << trial;
   }
 }

@@ -41,6 +41,7 @@ TEST(Gemm, EveryBitWidthAndPattern) {
       for (const Pattern pattern : all_patterns) {
         used.merge(expect_exact(LayerCase(product(7, 18, 131), {a, w}, pattern, random), 1, random));
         used.merge(expect_exact(LayerCase(product(2, 3, 4608), {a, w}, pattern, random), 1, random));
+        used.merge(expect_exact(LayerCase(product(5, 70, 530), {a, w}, pattern, random), 1, random));
         ASSERT_FALSE(HasFailure()) << "A" << a << "W" << w;
       }
     }
@@ -48,6 +49,7 @@ TEST(Gemm, EveryBitWidthAndPattern) {
   for (const int w : {2, 7, 8}) {
     used.merge(expect_exact(LayerCase(product(2, 230, 4608), {8, w}, Pattern::random, random), 1, random));
   }
+  used.merge(expect_exact(LayerCase(product(2, 230, 4608), {2, 2}, Pattern::random, random), 1, random));
   for (const GemmKernel& kernel : gemm_kernels()) {
     EXPECT_TRUE(used.contains(kernel.name) || !is_supported(kernel.isa)) << kernel.name << " was never used";
   }
@@ -61,7 +63,8 @@ TEST(Gemm, PackedForFewRows) {
   const auto expect_packed_exact = [&](const LayerCase& layer, int bits) {
     for (const GemmKernel& kernel : gemm_kernels()) {
       const bool packs = kernel.name.ends_with(bits == 8 ? "_or_bytes" : fmt::format("_or_{}_bits", bits));
-      if (packs && is_supported(kernel.isa)) {
+      const bool is_for_few_codes = kernel.name.starts_with("gemm_avx2_shuffle8");
+      if (packs && is_supported(kernel.isa) && (!is_for_few_codes || layer.quant_max < 4)) {
         EXPECT_EQ(difference(kernel, layer, 1 + static_cast<int>(random() % 3), random), "");
       }
     }
@@ -107,6 +110,68 @@ TEST(Gemm, SumsOfWeightsWithoutZero) {
       EXPECT_NO_THROW(kernel.pack(problem)) << kernel.name;
     }
   }
+}
+
+/// Products by table, of any size: rows of the tables take only those that gain from it.
+TEST(Gemm, ProductsByTable) {
+  if (!is_supported(Isa::avx2)) GTEST_SKIP() << "this CPU has no AVX2";
+  const unsigned seed = 20260223;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  const auto kernel = std::ranges::find(gemm_kernels(), "gemm_avx2_shuffle8", &GemmKernel::name);
+  ASSERT_NE(kernel, gemm_kernels().end());
+  const auto expect_exact = [&](const LayerCase& layer) {
+    EXPECT_EQ(difference(*kernel, layer, 1 + static_cast<int>(random() % 3), random), "");
+  };
+  for (int64_t columns = 1; columns <= 140; ++columns) {  // blocks have 64
+    const auto rows = static_cast<int64_t>(1 + random() % 13);
+    const auto depth = static_cast<int64_t>(1 + random() % 70);
+    LayerCase layer(product(rows, columns, depth), {1 + static_cast<int>(random() % 4), 2}, Pattern::random, random);
+    layer.sliced = columns % 2 == 0;
+    expect_exact(layer);
+    ASSERT_FALSE(HasFailure());
+  }
+  for (const int activation : {1, 2, 3, 4}) {
+    for (const Pattern pattern : all_patterns) {
+      expect_exact(LayerCase(product(7, 35, 2100), {activation, 2}, pattern, random));
+      ASSERT_FALSE(HasFailure());
+    }
+    for (const int lowest : {-3, -1, 0}) {
+      if (lowest != -1 && activation == 4) continue;  // 8 * 15 * 3 is too much for a step
+      LayerCase layer(product(4, 50, 77), {activation, 2}, Pattern::random, random);
+      for (int16_t& w : layer.weights) w = static_cast<int16_t>(w + 2 + lowest);
+      layer.judge();
+      expect_exact(layer);
+      ASSERT_FALSE(HasFailure());
+    }
+  }
+}
+
+TEST(Gemm, ProductsByTableAtTheEdges) {
+  if (!is_supported(Isa::avx2)) GTEST_SKIP() << "this CPU has no AVX2";
+  std::mt19937 random(20260224);
+  const auto kernel = std::ranges::find(gemm_kernels(), "gemm_avx2_shuffle8", &GemmKernel::name);
+  ASSERT_NE(kernel, gemm_kernels().end());
+  const auto case_of = [&](int64_t depth, int weight, int64_t weights) {  // of each column, zeros behind them
+    LayerCase layer(product(2, 40, depth), {4, 2}, Pattern::all_positive, random);
+    for (size_t i = 0; i < layer.weights.size(); ++i) {
+      layer.weights[i] = static_cast<int16_t>(static_cast<int64_t>(i) % depth < weights ? weight : 0);
+    }
+    layer.judge();
+    return layer;
+  };
+  for (const int weight : {1, -1}) {
+    for (const int64_t weights : {17, 18}) {  // 17 * 15 is the largest sum of a window
+      EXPECT_EQ(difference(*kernel, case_of(40, weight, weights), 1, random), "");
+    }
+    constexpr int64_t deepest = 65535 / 15;
+    EXPECT_EQ(difference(*kernel, case_of(deepest + 9, weight, deepest), 1, random), "");
+    EXPECT_THROW(kernel->pack(case_of(deepest + 9, weight, deepest + 1).gemm()), Error);
+  }
+  EXPECT_EQ(difference(*kernel, case_of(24, -2, 24), 1, random), "");  // 8 * 2 * 15 = 240 in a step
+  EXPECT_EQ(difference(*kernel, case_of(24, -3, 5), 1, random), "");   // 5 * 3 * 15 = 225
+  EXPECT_THROW(kernel->pack(case_of(24, -3, 6).gemm()), Error);
+  EXPECT_THROW(kernel->pack(case_of(24, 4, 1).gemm()), Error);
 }
 
 TEST(Gemm, LargeMatricesOfFewBitsArePacked) {
@@ -264,8 +329,12 @@ void for_each_kernels_codes(const std::vector<int32_t>& accumulators, const Requ
                             Check check) {
   const auto channels = static_cast<int64_t>(accumulators.size());
   const std::vector<int16_t> weights(accumulators.size(), 0);  // the accumulators are the biases
-  const GemmProblem problem{
-      .depth = 1, .columns = channels, .weights = weights, .bias = accumulators, .requantization = requantization};
+  const GemmProblem problem{.depth = 1,
+                            .columns = channels,
+                            .quant_max = 1,
+                            .weights = weights,
+                            .bias = accumulators,
+                            .requantization = requantization};
   const uint8_t input = 0;
   for (const GemmKernel& kernel : gemm_kernels()) {
     if (!is_supported(kernel.isa)) continue;
@@ -383,7 +452,8 @@ TEST(Gemm, FewBitsRunOnNarrowSums) {
   const auto chosen = [&](Widths widths, Pattern pattern) {
     return choose_gemm(LayerCase(product(1, 40, 2304), widths, pattern, random).gemm(), Isa::avx2).name;
   };
-  for (const Widths widths : {Widths{2, 2}, Widths{4, 4}, Widths{8, 4}, Widths{8, 5}, Widths{6, 6}}) {
+  EXPECT_EQ(chosen({2, 2}, Pattern::random), "gemm_avx2_shuffle8");
+  for (const Widths widths : {Widths{4, 4}, Widths{8, 4}, Widths{8, 5}, Widths{6, 6}}) {
     EXPECT_EQ(chosen(widths, Pattern::random), "gemm_avx2_maddubs16")
         << "A" << widths.activation << "W" << widths.weight;
   }

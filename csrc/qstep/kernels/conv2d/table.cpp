@@ -1,6 +1,7 @@
 #include "qstep/kernels/conv2d/conv2d.h"
 #include "qstep/kernels/conv2d/panel_conv2d.h"
 #include "qstep/kernels/conv2d/reference.h"
+#include "qstep/kernels/conv2d/x86_avx2_shuffle.h"
 #include "qstep/kernels/depthwise/band_depthwise.h"
 #include "qstep/kernels/depthwise/x86_avx2.h"
 #include "qstep/kernels/depthwise/x86_avx512.h"
@@ -33,6 +34,7 @@ constexpr Conv2dKernel table[] = {
      pack_panel_conv2d<avx512vnni::Dpbusd>},
     {"conv2d_avx512vnni_dpwssd", Isa::avx512vnni, supports_panel_conv2d<avx512vnni::Dpwssd>,
      pack_panel_conv2d<avx512vnni::Dpwssd>},
+    {"conv2d_avx2_shuffle8", Isa::avx2, avx2::supports_shuffle_conv2d, avx2::pack_shuffle_conv2d},
     {"winograd_avxvnni_dpbusd", Isa::avxvnni, winograd::supports_winograd_conv2d<winograd::avxvnni::Dpbusd>,
      winograd::pack_winograd_conv2d<winograd::avxvnni::Dpbusd>},
     {"conv2d_avxvnni_dpbusd", Isa::avxvnni, supports_panel_conv2d<avxvnni::Dpbusd>, pack_panel_conv2d<avxvnni::Dpbusd>},

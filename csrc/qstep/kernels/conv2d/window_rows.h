@@ -232,26 +232,34 @@ class WindowRows {
                  Code* output) const {
     const int64_t channels = geometry_.group_channels;
     if (y < 0 || y >= input_.height) {
-      std::fill_n(output, count * channels, geometry_.zero_code);
+      copy_padding(count * channels, output);
       return;
     }
     const uint8_t* row = codes + input_.offset(image, y, 0);
     if (dilation == 1 && input_.pixel_stride == channels) {
       const int64_t begin = std::clamp<int64_t>(-x, 0, count);
       const int64_t end = std::clamp<int64_t>(input_.width - x, begin, count);
-      std::fill_n(output, begin * channels, geometry_.zero_code);
+      copy_padding(begin * channels, output);
       if (begin < end) {
         Arithmetic::stage(row + (x + begin) * channels, (end - begin) * channels, output + begin * channels);
       }
-      std::fill_n(output + end * channels, (count - end) * channels, geometry_.zero_code);
+      copy_padding((count - end) * channels, output + end * channels);
       return;
     }
     for (int64_t j = 0; j < count; ++j, x += dilation, output += channels) {
       if (x < 0 || x >= input_.width) {
-        std::fill_n(output, channels, geometry_.zero_code);
+        copy_padding(channels, output);
       } else {
         Arithmetic::stage(row + x * input_.pixel_stride, channels, output);
       }
+    }
+  }
+
+  void copy_padding(int64_t count, Code* output) const {
+    if constexpr (requires { Arithmetic::stage_copies(geometry_.zero_code, count, output); }) {
+      Arithmetic::stage_copies(geometry_.zero_code, count, output);
+    } else {
+      std::fill_n(output, count, geometry_.zero_code);
     }
   }
 

@@ -16,6 +16,7 @@
 //   Arithmetic(problem, groups), bytes()
 //   multiply(panel, panels, input, bias, tile)   tile[panels][tile_rows][tile_columns] = bias + input * panels
 //   stage(input, count, output)                  copy of codes as Code
+//   stage_copies(code, count, output)            the same of one code, where it is not just converted
 //   finish(epilogue, tile, output)
 // and, if it has them, instead of multiply and finish where the epilogue allows:
 //   finishes_in_registers(epilogue)

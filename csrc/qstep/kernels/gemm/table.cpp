@@ -4,6 +4,7 @@
 #include "qstep/kernels/gemm/reference.h"
 #include "qstep/kernels/gemm/x86_avx2.h"
 #include "qstep/kernels/gemm/x86_avx2_packed_bits.h"
+#include "qstep/kernels/gemm/x86_avx2_shuffle.h"
 #include "qstep/kernels/gemm/x86_avx512vnni.h"
 #include "qstep/kernels/gemm/x86_avxvnni.h"
 #include "qstep/kernels/kernel_table.h"
@@ -19,6 +20,9 @@ constexpr GemmKernel table[] = {
 #if defined(__x86_64__)
     {"gemm_avx512vnni_dpbusd", Isa::avx512vnni, avx512vnni::Dpbusd::supports, pack_panel_gemm<avx512vnni::Dpbusd>},
     {"gemm_avx512vnni_dpwssd", Isa::avx512vnni, avx512vnni::Dpwssd::supports, pack_panel_gemm<avx512vnni::Dpwssd>},
+    {"gemm_avx2_shuffle8_or_2_bits", Isa::avx2, supports_by_rows<avx2::PackedBits16<2>, avx2::Shuffle8>,
+     pack_by_rows<avx2::PackedBits16<2>, avx2::Shuffle8>},
+    {"gemm_avx2_shuffle8", Isa::avx2, avx2::Shuffle8::supports, pack_panel_gemm<avx2::Shuffle8>},
     {"gemm_avxvnni_dpbusd_or_2_bits", Isa::avxvnni, supports_by_rows<avx2::PackedBits16<2>, avxvnni::Dpbusd>,
      pack_by_rows<avx2::PackedBits16<2>, avxvnni::Dpbusd>},
     {"gemm_avxvnni_dpbusd_or_4_bits", Isa::avxvnni, supports_by_rows<avx2::PackedBits16<4>, avxvnni::Dpbusd>,
