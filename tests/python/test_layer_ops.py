@@ -110,6 +110,16 @@ def test_batch_norm_affine() -> None:
     )
 
 
+@pytest.mark.parametrize("shape", [(64, 5), (3, 5, 7, 6)])
+def test_mean_and_variance(shape: tuple[int, ...]) -> None:
+    y = torch.randn(shape, generator=torch.Generator().manual_seed(12), dtype=torch.float64).requires_grad_()
+    mean, variance = ops.mean_and_variance(y)
+    channels = y.detach().numpy().swapaxes(0, 1).reshape(5, -1)
+    assert np.allclose(mean.detach(), channels.mean(1), rtol=1e-13, atol=1e-15)
+    assert np.allclose(variance.detach(), channels.var(1), rtol=1e-13)
+    torch.autograd.gradcheck(ops.mean_and_variance, (y,))
+
+
 def test_residual_and_codes_follow_the_definition() -> None:
     scale, offset, zero = torch.tensor(0.3), torch.tensor(-0.41), torch.tensor(0)
     nearest = round(0.41 / float(scale))

@@ -230,6 +230,13 @@ bool sums_fit_float32(const Tensor& weight, const Tensor& weight_scale, int64_t 
   return (magnitudes * largest_input + (bias / unit).abs()).lt(0x1p24).all().item<bool>();
 }
 
+std::tuple<Tensor, Tensor> mean_and_variance(const Tensor& y) {
+  std::vector<int64_t> dimensions{0};
+  for (int64_t d = 2; d < y.dim(); ++d) dimensions.push_back(d);
+  const Tensor mean = y.mean(dimensions, /*keepdim=*/true);
+  return {mean.flatten(), (y - mean).square().mean(dimensions)};
+}
+
 std::tuple<Tensor, Tensor> batch_norm_affine(const std::optional<Tensor>& weight, const std::optional<Tensor>& bias, const Tensor& mean,
                                              const Tensor& var, double eps, const std::optional<Tensor>& layer_bias) {
   Tensor factor = (var.to(at::kDouble) + eps).rsqrt();
@@ -245,6 +252,7 @@ TORCH_LIBRARY_FRAGMENT(qstep, m) {
         "int[] stride, int[] padding, int[] dilation, int groups) -> Tensor");
   m.def("linear(Tensor x, Tensor weight, Tensor? bias, Tensor input_scale, Tensor? input_residual, Tensor weight_scale) -> Tensor");
   m.def("round_bias(Tensor bias, Tensor unit, Tensor? offset=None) -> Tensor");
+  m.def("mean_and_variance(Tensor y) -> (Tensor, Tensor)", TORCH_FN(mean_and_variance));
   m.def("batch_norm_affine(Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, Tensor? layer_bias=None) -> (Tensor, Tensor)",
         TORCH_FN(batch_norm_affine));
   m.def("sums_fit_float32(Tensor weight, Tensor weight_scale, int largest_input, Tensor bias, Tensor unit) -> bool",

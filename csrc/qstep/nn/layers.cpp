@@ -182,9 +182,7 @@ AffineLayer::ChannelTerms AffineLayer::batch_affine(const Tensor& x) {
   const auto layer_bias = bias.defined() ? std::optional(bias) : std::nullopt;
   const std::optional<Tensor> eta = input().eta();
   const Tensor y = real(x, eta ? weight * *eta : weight, layer_bias);
-  std::vector<int64_t> dimensions{0};
-  for (int64_t d = 2; d < y.dim(); ++d) dimensions.push_back(d);
-  const auto [var, mean] = at::var_mean(y, dimensions, /*correction=*/0);
+  const auto [mean, var] = mean_and_variance(y);
   {
     const at::NoGradGuard guard;
     const auto count = static_cast<double>(y.numel() / std::max<int64_t>(1, y.size(1)));

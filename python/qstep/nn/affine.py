@@ -88,7 +88,7 @@ class AffineLayer(Layer):
         assert bn is not None
         eta = self._inputs[0].eta
         y = self._real(x, self.weight if eta is None else self.weight * eta, self.bias)
-        var, mean = torch.var_mean(y, [0, *range(2, y.dim())], correction=0)
+        mean, var = _ops.mean_and_variance(y)
         if bn.training and bn.track_running_stats:
             self._update_moving_statistics(mean.detach(), var.detach(), y.numel() // max(1, y.shape[1]))
         return self._between_etas(*_ops.batch_norm_affine(bn.weight, bn.bias, mean, var, bn.eps, self.bias))
