@@ -11,6 +11,7 @@
 #include "qstep/core/error.h"
 #include "qstep/kernels/gemm/pack_panels.h"
 #include "qstep/kernels/gemm/x86_avx2.h"
+#include "qstep/kernels/gemm/x86_avx2_finish.h"
 #include "qstep/kernels/x86_avx2.h"
 
 #if defined(__x86_64__)
@@ -28,10 +29,11 @@ constexpr int vector_panels = 2;  // whose columns alternate in a vector of byte
 constexpr int block_panels = Shuffle8::tile_panels(1);
 
 // Measured on layers, in units of one step of 4 with vpmaddwd on a tile of 6 rows and 16 columns.
-constexpr double cost_of_staging = 0.25;  // of a step, whatever the number of columns
-constexpr double cost_of_narrow_step = 0.46 * 2 * vector_panels;
+constexpr double cost_of_staging = 0.2;  // of a step, whatever the number of columns
+constexpr double cost_of_narrow_step = 0.42 * 2 * vector_panels;
 constexpr double cost_of_wide_step = 0.24 * 2 * block_panels;
 constexpr double cost_of_window = 0.25 * block_panels;
+constexpr double cost_of_panel = 0.6;
 
 int16_t lowest_level(std::span<const int16_t> weights) { return std::min<int16_t>(std::ranges::min(weights), 0); }
 
@@ -108,7 +110,8 @@ double Shuffle8::relative_cost(const GemmProblem& problem, int64_t groups) {
   const double cost_of_step = cost_of_staging + cost_of_narrow_step * static_cast<double>(narrow_blocks) +
                               cost_of_wide_step * static_cast<double>(wide_blocks);
   const double cost =
-      static_cast<double>(groups) * steps * cost_of_step + cost_of_window * static_cast<double>(window_count);
+      static_cast<double>(groups) * (steps * cost_of_step + cost_of_panel * static_cast<double>(panels)) +
+      cost_of_window * static_cast<double>(window_count);
   return cost / static_cast<double>(groups * panels * ceil_divide(problem.depth, Maddubs16::depth_step));
 }
 
@@ -150,6 +153,11 @@ Shuffle8::Shuffle8(const GemmProblem& problem, int64_t groups)
   }
 }
 
+size_t Shuffle8::block(int64_t panel) const {
+  return static_cast<size_t>(panel / group_panels_ * ceil_divide(group_panels_, block_panels) +
+                             panel % group_panels_ / block_panels);
+}
+
 int64_t Shuffle8::block_vectors(int64_t panel) const {
   const int64_t panels = group_panels_ - panel % group_panels_ / block_panels * block_panels;
   return ceil_divide(std::min<int64_t>(panels, block_panels), vector_panels);
@@ -188,8 +196,8 @@ constexpr int vector_columns = vector_panels * tile_columns;
 
 /// sums[rows][vectors * vector_panels][tile_columns] = of entries.
 template <int rows, int vectors>
-void sum_entries(const TileInput<std::byte>& input, const uint8_t* tables, const uint8_t* weights,
-                 std::span<const int32_t> windows, uint16_t* sums) {
+QSTEP_NOINLINE void sum_entries(const TileInput<std::byte>& input, const uint8_t* tables, const uint8_t* weights,
+                                std::span<const int32_t> windows, uint16_t* sums) {
   const int32_t* step = input.steps;
   const std::byte* row[rows];
   unroll<rows>([&](auto r) QSTEP_INLINE { row[r] = input.row[r]; });
@@ -237,27 +245,56 @@ void sum_entries(const TileInput<std::byte>& input, const uint8_t* tables, const
   }
 }
 
+/// Of one panel: finish(bias - offsets + sums).
+template <int rows, class Finish>
+QSTEP_NOINLINE void finish_panel(const uint16_t* sums, int64_t row_stride, const int32_t* bias, const int32_t* offsets,
+                                 const Finish& finish) {
+  __m256i left[rows];
+  __m256i right[rows];
+  const auto half = [&](int first, __m256i* sum) QSTEP_INLINE {
+    const __m256i start = _mm256_sub_epi32(load(bias + first), load(offsets + first));
+    unroll<rows>([&](auto r) QSTEP_INLINE {
+      sum[r] = _mm256_add_epi32(start, _mm256_cvtepu16_epi32(load_half(sums + r * row_stride + first)));
+    });
+  };
+  half(0, left);
+  half(half_columns, right);
+  finish(left, right);
+}
+
 }  // namespace
+
+template <class Finish>
+void Shuffle8::multiply(int64_t panel, int panels, const TileInput<std::byte>& input, const int32_t* bias,
+                        Finish finish) const {
+  alignas(memory_alignment) uint16_t sums[tile_rows * block_panels * tile_columns];
+  with_constant<tile_rows>(input.rows, [&](auto r) QSTEP_INLINE {
+    for (const int64_t end = panel + panels; panel < end;) {
+      const int64_t vectors = block_vectors(panel);
+      const uint8_t* weights = weights_.data() + vector_offset(panel, 0);
+      const auto& windows = windows_[block(panel)];
+      if (vectors == 1) {
+        sum_entries<r, 1>(input, tables_.data(), weights, windows, sums);
+      } else {
+        sum_entries<r, block_panels / vector_panels>(input, tables_.data(), weights, windows, sums);
+      }
+      const int64_t row_stride = vectors * vector_columns;
+      for (int p = 0; p < block_panels && panel < end; ++p, ++panel, bias += tile_columns, finish.next_panel()) {
+        finish_panel<r>(sums + p * tile_columns, row_stride, bias, offsets_.data() + panel * tile_columns, finish);
+      }
+    }
+  });
+}
 
 void Shuffle8::multiply(int64_t panel, int panels, const TileInput<std::byte>& input, const int32_t* bias,
                         int32_t* tile) const {
-  alignas(memory_alignment) uint16_t sums[tile_rows * block_panels * tile_columns];
-  const uint8_t* weights = weights_.data() + vector_offset(panel, 0);
-  const auto& windows = windows_[static_cast<size_t>(panel / group_panels_ * ceil_divide(group_panels_, block_panels) +
-                                                     panel % group_panels_ / block_panels)];
-  with_constant<tile_rows>(input.rows, [&](auto r) QSTEP_INLINE {
-    if (panels <= vector_panels) return sum_entries<r, 1>(input, tables_.data(), weights, windows, sums);
-    sum_entries<r, block_panels / vector_panels>(input, tables_.data(), weights, windows, sums);
-  });
-  const int32_t* offsets = offsets_.data() + panel * tile_columns;
-  const int sum_panels = panels <= vector_panels ? vector_panels : block_panels;
-  for (int c = 0; c < panels * tile_columns; c += 8) {
-    const __m256i start = _mm256_sub_epi32(load(bias + c), load(offsets + c));
-    for (int r = 0; r < input.rows; ++r) {
-      const __m256i sum = _mm256_cvtepu16_epi32(load_half(sums + r * sum_panels * tile_columns + c));
-      store(tile + (c / tile_columns * tile_rows + r) * tile_columns + c % tile_columns, _mm256_add_epi32(start, sum));
-    }
-  }
+  static_assert(tile_rows == Madd16::tile_rows);
+  multiply(panel, panels, input, bias, StoreTile{tile});
+}
+
+void Shuffle8::multiply_and_finish(int64_t panel, int panels, const TileInput<std::byte>& input, const int32_t* bias,
+                                   const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) const {
+  multiply(panel, panels, input, bias, StoreCodes(epilogue, tile, output.codes));
 }
 
 void Shuffle8::stage(const uint8_t* input, int64_t count, std::byte* output) {

@@ -42,7 +42,15 @@ class Shuffle8 {
     epilogue.store_avx2(tile, output);
   }
 
+  static bool finishes_in_registers(const Epilogue& epilogue) { return epilogue.float_factors() != nullptr; }
+  void multiply_and_finish(int64_t panel, int panels, const TileInput<std::byte>& input, const int32_t* bias,
+                           const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) const;
+
  private:
+  template <class Finish>
+  void multiply(int64_t panel, int panels, const TileInput<std::byte>& input, const int32_t* bias, Finish finish) const;
+
+  size_t block(int64_t panel) const;
   /// Vectors of columns in the block of a panel.
   int64_t block_vectors(int64_t panel) const;
   /// Where the indices of a panel's columns lie for pair number p.

@@ -1,0 +1,64 @@
+#pragma once
+// What becomes of the sums of a tile that the AVX2 arithmetics hold in registers.
+#include <algorithm>
+#include <cstdint>
+
+#include "qstep/kernels/epilogue/epilogue.h"
+#include "qstep/kernels/epilogue/x86_avx2.h"
+#include "qstep/kernels/gemm/x86_avx2.h"
+#include "qstep/kernels/x86_avx2.h"
+
+#if defined(__x86_64__)
+QSTEP_AVX2_BEGIN
+namespace qstep::kernels::avx2 {
+
+// A Finish takes the sums of a tile's rows, finish(left, right), of which it may need the left ones only, and moves on to
+// the next panel.
+
+/// Stores the sums in tile[panels][tile_rows][tile_columns].
+struct StoreTile {
+  int32_t* tile;
+
+  template <int rows>
+  QSTEP_INLINE void operator()(const __m256i (&left)[rows], const __m256i (&right)[rows]) const {
+    unroll<rows>([&](auto r) QSTEP_INLINE {
+      store(tile + r * tile_columns, left[r]);
+      store(tile + r * tile_columns + half_columns, right[r]);
+    });
+  }
+
+  QSTEP_INLINE static bool needs_right_half() { return true; }
+  QSTEP_INLINE void next_panel() { tile += Madd16::tile_rows * tile_columns; }
+};
+
+/// The epilogue of a tile in the registers that hold it.
+struct StoreCodes {
+  const CodeRange range;
+  const float* factors;  // of the tile's first channel
+  int channels;          // from there on
+  uint8_t* output;       // where the first channel of offset 0 lies
+  const int64_t* row_offsets;
+
+  QSTEP_INLINE StoreCodes(const Epilogue& epilogue, const AccumulatorTile& tile, uint8_t* codes)
+      : range(epilogue),
+        factors(epilogue.float_factors() + tile.first_channel),
+        channels(tile.channels),
+        output(codes + tile.first_channel),
+        row_offsets(tile.row_offsets) {}
+
+  template <int rows>
+  QSTEP_INLINE void operator()(const __m256i (&left)[rows], const __m256i (&right)[rows]) const {
+    store_codes(left, right, ByFloatFactor(factors), range, std::min(channels, tile_columns), output, row_offsets);
+  }
+
+  QSTEP_INLINE bool needs_right_half() const { return channels > half_columns; }
+  QSTEP_INLINE void next_panel() {
+    factors += tile_columns;
+    channels -= tile_columns;
+    output += tile_columns;
+  }
+};
+
+}  // namespace qstep::kernels::avx2
+QSTEP_AVX2_END
+#endif
