@@ -4,6 +4,7 @@
 #include "qstep/kernels/conv2d/x86_avx2_shuffle.h"
 #include "qstep/kernels/depthwise/band_depthwise.h"
 #include "qstep/kernels/depthwise/x86_avx2.h"
+#include "qstep/kernels/depthwise/x86_avx2_3x3.h"
 #include "qstep/kernels/depthwise/x86_avx512.h"
 #include "qstep/kernels/gemm/x86_avx2.h"
 #include "qstep/kernels/gemm/x86_avx512vnni.h"
@@ -24,6 +25,7 @@ constexpr Conv2dKernel table[] = {
 #if defined(__x86_64__)
     {"depthwise_avx512vnni", Isa::avx512vnni, supports_band_depthwise<avx512vnni::DepthwiseDot8>,
      pack_band_depthwise<avx512vnni::DepthwiseDot8>},
+    {"depthwise_avx2_3x3", Isa::avx2, avx2::supports_depthwise_3x3, avx2::pack_depthwise_3x3},
     {"depthwise_avx2_maddubs16", Isa::avx2, supports_band_depthwise<avx2::DepthwiseMaddubs16>,
      pack_band_depthwise<avx2::DepthwiseMaddubs16>},
     {"depthwise_avx2_madd16", Isa::avx2, supports_band_depthwise<avx2::DepthwiseMadd16>,

@@ -66,13 +66,17 @@ class CodeRange {
         low_(_mm256_set1_epi8(static_cast<char>(epilogue.clamp_min()))),
         high_(_mm256_set1_epi8(static_cast<char>(epilogue.clamp_max()))) {}
 
-  /// The codes of two rows of words, in the order of the channels. Every step from int32 to here saturates, so the clamp may
-  /// come last.
-  QSTEP_INLINE __m256i codes(__m256i first, __m256i second) const {
+  /// The codes of two vectors of words, eight of the first, eight of the second, and so on. Every step from int32 to here
+  /// saturates, so the clamp may come last.
+  QSTEP_INLINE __m256i bytes(__m256i first, __m256i second) const {
     const __m256i bytes =
         _mm256_packus_epi16(_mm256_adds_epi16(first, zero_point_), _mm256_adds_epi16(second, zero_point_));
-    const __m256i clamped = _mm256_min_epu8(_mm256_max_epu8(bytes, low_), high_);
-    return _mm256_permutevar8x32_epi32(clamped, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    return _mm256_min_epu8(_mm256_max_epu8(bytes, low_), high_);
+  }
+
+  /// The codes of two rows of words, in the order of the channels.
+  QSTEP_INLINE __m256i codes(__m256i first, __m256i second) const {
+    return _mm256_permutevar8x32_epi32(bytes(first, second), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
   }
 
  private:
