@@ -1,15 +1,16 @@
 // Taps go in pairs, because the instructions add two products: those of the first two rows one above the other, those of
-// the third row side by side, from each second column on. Neighbouring outputs share the pairs: four outputs of stride 1
-// need nine of them.
+// the third row side by side, from each second column on. Neighbouring outputs share the pairs: eight outputs of stride 1
+// need fifteen of them.
 //
-// A block is 32 bytes of codes: 32 channels of a pixel or, what is left of the channels, 16 channels of two pixels,
-// `lane_outputs` outputs apart. Unpacking works on 128-bit lanes separately and takes the channels apart into halves
-// (of a lane's 16 channels) and quarters; packing the codes puts them together in order.
+// A block is 32 bytes of codes: 32 channels of a pixel or, what is left of the channels, 16 channels of two pixels.
+// Unpacking works on 128-bit lanes separately and takes the channels apart into halves (of a lane's 16 channels) and
+// quarters; packing the codes puts them together in order.
 #include "qstep/kernels/depthwise/x86_avx2_3x3.h"
 
 #include <algorithm>
 #include <array>
-#include <span>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "qstep/core/error.h"
@@ -26,7 +27,7 @@ namespace {
 constexpr int taps = 9;
 constexpr int lane_channels = 16;
 constexpr int block_channels = 32;  // in both lanes
-constexpr int lane_outputs = 4;     // neighbouring ones, summed at a time
+constexpr int most_outputs = 8;     // neighbouring ones of a lane, summed at a time
 
 /// The taps that a pair of codes is multiplied with; `none` is a weight of zero. First those of two rows, by column, then
 /// those of the third row, for pairs whose first code is under tap -1, 0, 1 and 2.
@@ -41,16 +42,13 @@ struct Block {
   bool is_narrow;  ///< the sums of all taps fit int16
 };
 
-/// What a call multiplies.
-struct Rows {
+/// What a block reads for a row of outputs.
+struct BlockRow {
   std::array<const uint8_t* const*, 3> pixels;  ///< of each row of the windows, from the first one's first column on
   int64_t first_channel;
-  const void* weights;   ///< of the block
-  const int32_t* bias;   ///< in the order of int32 lanes
-  const float* factors;  ///< the same
-  const Epilogue& epilogue;
-  int64_t outputs;  ///< of the row that are left
-  const int64_t* output_offsets;
+  const void* weights;
+  const int32_t* bias;
+  const float* factors;
 };
 
 }  // namespace
@@ -60,139 +58,148 @@ QSTEP_AVX2_BEGIN
 namespace qstep::kernels::avx2 {
 namespace {
 
-/// Pairs of int16 into int32: any weights.
+/// Pairs of int16 into int32, a quarter of the channels at a time: any weights.
 struct WidePairs {
   using Weight = int16_t;
-  static constexpr int vectors = 2;  // of sums, for half a lane's channels
+  static constexpr int parts = 2;  // of half a lane's channels
 
-  QSTEP_INLINE static void start(__m256i (&sum)[vectors], const int32_t* bias) {
-    sum[0] = load(bias);
-    sum[1] = load(bias + 8);
-  }
-  QSTEP_INLINE static void prepare(__m256i bytes, __m256i (&pairs)[vectors]) {
-    pairs[0] = _mm256_unpacklo_epi8(bytes, _mm256_setzero_si256());
-    pairs[1] = _mm256_unpackhi_epi8(bytes, _mm256_setzero_si256());
+  QSTEP_INLINE static __m256i start(const int32_t* bias) { return load(bias); }
+  template <int part>
+  QSTEP_INLINE static __m256i prepare(__m256i bytes) {
+    const __m256i zero = _mm256_setzero_si256();
+    return part == 0 ? _mm256_unpacklo_epi8(bytes, zero) : _mm256_unpackhi_epi8(bytes, zero);
   }
   QSTEP_INLINE static void add(__m256i& sum, __m256i pairs, __m256i weights) {
     add_int32(sum, _mm256_madd_epi16(pairs, weights));
   }
-  QSTEP_INLINE static void finish(const __m256i (&sum)[vectors], const int32_t*, __m256i& left, __m256i& right) {
-    left = sum[0];
-    right = sum[1];
+  QSTEP_INLINE static std::array<__m256i, 2> finish(const __m256i (&sum)[parts], const int32_t*) {
+    return {sum[0], sum[1]};
   }
 };
 
-/// Pairs of bytes into int16.
+/// Pairs of bytes into int16, half of the channels at a time.
 struct NarrowPairs {
   using Weight = int8_t;
-  static constexpr int vectors = 1;
+  static constexpr int parts = 1;
 
-  QSTEP_INLINE static void start(__m256i (&sum)[vectors], const int32_t*) { sum[0] = _mm256_setzero_si256(); }
-  QSTEP_INLINE static void prepare(__m256i bytes, __m256i (&pairs)[vectors]) { pairs[0] = bytes; }
+  QSTEP_INLINE static __m256i start(const int32_t*) { return _mm256_setzero_si256(); }
+  template <int part>
+  QSTEP_INLINE static __m256i prepare(__m256i bytes) {
+    return bytes;
+  }
   QSTEP_INLINE static void add(__m256i& sum, __m256i pairs, __m256i weights) {
     add_int16(sum, _mm256_maddubs_epi16(pairs, weights));
   }
-  QSTEP_INLINE static void finish(const __m256i (&sum)[vectors], const int32_t* bias, __m256i& left, __m256i& right) {
-    left = _mm256_add_epi32(load(bias), _mm256_srai_epi32(_mm256_unpacklo_epi16(sum[0], sum[0]), 16));
-    right = _mm256_add_epi32(load(bias + 8), _mm256_srai_epi32(_mm256_unpackhi_epi16(sum[0], sum[0]), 16));
+  QSTEP_INLINE static std::array<__m256i, 2> finish(const __m256i (&sum)[parts], const int32_t* bias) {
+    const __m256i left = _mm256_srai_epi32(_mm256_unpacklo_epi16(sum[0], sum[0]), 16);
+    const __m256i right = _mm256_srai_epi32(_mm256_unpackhi_epi16(sum[0], sum[0]), 16);
+    return {_mm256_add_epi32(left, load(bias)), _mm256_add_epi32(right, load(bias + 8))};
   }
 };
 
 /// 32 channels of a pixel.
 struct Whole {
-  template <int stride>
-  QSTEP_INLINE static __m256i codes(const uint8_t* const* pixel, int64_t channel) {
+  static constexpr int pixels = 1;
+
+  QSTEP_INLINE static __m256i codes(const uint8_t* const* pixel, int64_t channel, int) {
     return load(*pixel + channel);
   }
-  static constexpr int outputs = lane_outputs;
-  QSTEP_INLINE static void store_output(uint8_t* output, const int64_t* offsets, int64_t, __m256i codes) {
-    store(output + *offsets, codes);
-  }
+  QSTEP_INLINE static void store_codes(uint8_t* output, __m256i codes, int64_t, bool) { store(output, codes); }
 };
 
 /// 16 channels of two pixels.
 struct Split {
-  template <int stride>
-  QSTEP_INLINE static __m256i codes(const uint8_t* const* pixel, int64_t channel) {
-    return _mm256_set_m128i(load_half(pixel[lane_outputs * stride] + channel), load_half(*pixel + channel));
+  static constexpr int pixels = 2;
+
+  QSTEP_INLINE static __m256i codes(const uint8_t* const* pixel, int64_t channel, int distance) {
+    return _mm256_set_m128i(load_half(pixel[distance] + channel), load_half(*pixel + channel));
   }
-  static constexpr int outputs = 2 * lane_outputs;
-  QSTEP_INLINE static void store_output(uint8_t* output, const int64_t* offsets, int64_t left, __m256i codes) {
-    store_half(output + offsets[0], _mm256_castsi256_si128(codes));
-    if (left > lane_outputs) store_half(output + offsets[lane_outputs], _mm256_extracti128_si256(codes, 1));
+  QSTEP_INLINE static void store_codes(uint8_t* output, __m256i codes, int64_t distance, bool is_second_inside) {
+    store_half(output, _mm256_castsi256_si128(codes));
+    if (is_second_inside) store_half(output + distance, _mm256_extracti128_si256(codes, 1));
   }
 };
 
-/// Sums of half a lane's channels: of its quarters to left and right.
-template <class Pairs, class Lanes, int stride, int half>
-QSTEP_INLINE inline void sum_taps(const Rows& rows, __m256i (&left)[lane_outputs], __m256i (&right)[lane_outputs]) {
+/// Sums of half a lane's channels, of its two quarters, for `outputs` outputs of each lane.
+template <class Pairs, class Lanes, int stride, int half, int outputs>
+QSTEP_INLINE inline void sum_taps(const BlockRow& row, std::array<__m256i, 2> (&sums)[outputs]) {
   using Weight = typename Pairs::Weight;
-  constexpr int columns = (lane_outputs - 1) * stride + 3;
+  constexpr int columns = (outputs - 1) * stride + 3;
   constexpr int vector_weights = 32 / sizeof(Weight);
-  const auto* weights = static_cast<const Weight*>(rows.weights) + half * Pairs::vectors * vector_weights;
-  const int32_t* bias = rows.bias + half * tile_columns;
-  __m256i sum[lane_outputs][Pairs::vectors];
-  unroll<lane_outputs>([&](auto o) QSTEP_INLINE { Pairs::start(sum[o], bias); });
-  const auto prepare = [&](const uint8_t* const* first, const uint8_t* const* second, __m256i(&pairs)[Pairs::vectors])
-                           QSTEP_INLINE {
-                             const __m256i a = Lanes::template codes<stride>(first, rows.first_channel);
-                             const __m256i b = Lanes::template codes<stride>(second, rows.first_channel);
-                             Pairs::prepare(half == 0 ? _mm256_unpacklo_epi8(a, b) : _mm256_unpackhi_epi8(a, b), pairs);
-                           };
-  const auto add = [&](auto output, auto pair, const __m256i(&pairs)[Pairs::vectors]) QSTEP_INLINE {
-    unroll<Pairs::vectors>([&](auto v) QSTEP_INLINE {
-      Pairs::add(sum[output][v], pairs[v], load(weights + (pair * 2 * Pairs::vectors + v) * vector_weights));
+  const auto* weights = static_cast<const Weight*>(row.weights) + half * Pairs::parts * vector_weights;
+  const int32_t* bias = row.bias + half * tile_columns;
+  __m256i sum[outputs][Pairs::parts];
+  unroll<Pairs::parts>([&](auto part) QSTEP_INLINE {
+    unroll<outputs>([&](auto o) QSTEP_INLINE { sum[o][part] = Pairs::start(bias + 8 * part); });
+    const auto pairs = [&](const uint8_t* const* first, const uint8_t* const* second) QSTEP_INLINE {
+      const __m256i a = Lanes::codes(first, row.first_channel, outputs * stride);
+      const __m256i b = Lanes::codes(second, row.first_channel, outputs * stride);
+      return Pairs::template prepare<part>(half == 0 ? _mm256_unpacklo_epi8(a, b) : _mm256_unpackhi_epi8(a, b));
+    };
+    const auto load_weights = [&](int pair) QSTEP_INLINE {
+      __m256i result = load(weights + (pair * 2 * Pairs::parts + part) * vector_weights);
+      keep_in_register(result);
+      return result;
+    };
+    const __m256i of_rows[3] = {load_weights(row_pair(0)), load_weights(row_pair(1)), load_weights(row_pair(2))};
+    unroll<columns>([&](auto x) QSTEP_INLINE {
+      const __m256i codes = pairs(row.pixels[0] + x, row.pixels[1] + x);
+      unroll<outputs>([&](auto o) QSTEP_INLINE {
+        constexpr int tap = x - o * stride;
+        if constexpr (0 <= tap && tap < 3) Pairs::add(sum[o][part], codes, of_rows[tap]);
+      });
     });
-  };
-  unroll<columns>([&](auto x) QSTEP_INLINE {
-    __m256i pairs[Pairs::vectors];
-    prepare(rows.pixels[0] + x, rows.pixels[1] + x, pairs);
-    unroll<lane_outputs>([&](auto o) QSTEP_INLINE {
-      constexpr int tap = x - o * stride;
-      if constexpr (0 <= tap && tap < 3) add(o, std::integral_constant<int, row_pair(tap)>{}, pairs);
+    __m256i of_columns[4];
+    unroll<4>([&](auto i) QSTEP_INLINE {
+      if constexpr (stride == 1 || i % 2 == 1) of_columns[i] = load_weights(column_pair(i - 1));
+    });
+    unroll<(columns + 1) / 2>([&](auto i) QSTEP_INLINE {
+      const __m256i codes = pairs(row.pixels[2] + 2 * i, row.pixels[2] + 2 * i + 1);
+      unroll<outputs>([&](auto o) QSTEP_INLINE {
+        constexpr int tap = 2 * i - o * stride;
+        if constexpr (-1 <= tap && tap < 3) Pairs::add(sum[o][part], codes, of_columns[tap + 1]);
+      });
     });
   });
-  unroll<(columns + 1) / 2>([&](auto i) QSTEP_INLINE {
-    __m256i pairs[Pairs::vectors];
-    prepare(rows.pixels[2] + 2 * i, rows.pixels[2] + 2 * i + 1, pairs);
-    unroll<lane_outputs>([&](auto o) QSTEP_INLINE {
-      constexpr int tap = 2 * i - o * stride;
-      if constexpr (-1 <= tap && tap < 3) add(o, std::integral_constant<int, column_pair(tap)>{}, pairs);
-    });
-  });
-  unroll<lane_outputs>([&](auto o) QSTEP_INLINE { Pairs::finish(sum[o], bias, left[o], right[o]); });
+  unroll<outputs>([&](auto o) QSTEP_INLINE { sums[o] = Pairs::finish(sum[o], bias); });
 }
 
-/// Codes of up to Lanes::outputs outputs.
-template <class Pairs, class Lanes, int stride>
-QSTEP_NOINLINE void make_codes(const Rows& rows, uint8_t* output) {
-  __m256i words[2][lane_outputs];
+/// Where codes go.
+struct CodeRow {
+  const Epilogue& epilogue;
+  uint8_t* codes;  ///< of the block's first channel, in the first output
+  int64_t pixel_stride;
+};
+
+/// Codes of a row's first outputs, up to Lanes::pixels * outputs of them.
+template <class Pairs, class Lanes, int stride, int outputs>
+QSTEP_NOINLINE void make_codes(const BlockRow& row, int64_t count, const CodeRow& to) {
+  __m256i words[2][outputs];
   unroll<2>([&](auto half) QSTEP_INLINE {
-    __m256i left[lane_outputs];
-    __m256i right[lane_outputs];
-    sum_taps<Pairs, Lanes, stride, half>(rows, left, right);
-    const ByFloatFactor rounding(rows.factors + half * tile_columns);
-    unroll<lane_outputs>([&](auto o) QSTEP_INLINE { words[half][o] = rounding.words(left[o], right[o]); });
+    std::array<__m256i, 2> sums[outputs];
+    sum_taps<Pairs, Lanes, stride, half>(row, sums);
+    const ByFloatFactor rounding(row.factors + half * tile_columns);
+    unroll<outputs>([&](auto o) QSTEP_INLINE { words[half][o] = rounding.words(sums[o][0], sums[o][1]); });
   });
-  const CodeRange range(rows.epilogue);
-  unroll<lane_outputs>([&](auto o) QSTEP_INLINE {
-    if (o < rows.outputs) {
-      Lanes::store_output(output, rows.output_offsets + o, rows.outputs - o, range.bytes(words[0][o], words[1][o]));
+  const CodeRange range(to.epilogue);
+  unroll<outputs>([&](auto o) QSTEP_INLINE {
+    if (o < count) {
+      Lanes::store_codes(to.codes + o * to.pixel_stride, range.bytes(words[0][o], words[1][o]),
+                         outputs * to.pixel_stride, o + outputs < count);
     }
   });
 }
 
-/// int32 sums: tiles[lanes][lane_outputs][tile_columns].
-template <class Pairs, class Lanes, int stride>
-QSTEP_NOINLINE void make_sums(const Rows& rows, int32_t* tiles) {
+/// int32 sums: tiles[lanes][outputs][tile_columns].
+template <class Pairs, class Lanes, int stride, int outputs>
+QSTEP_NOINLINE void make_sums(const BlockRow& row, int32_t* tiles) {
   unroll<2>([&](auto half) QSTEP_INLINE {
-    __m256i left[lane_outputs];
-    __m256i right[lane_outputs];
-    sum_taps<Pairs, Lanes, stride, half>(rows, left, right);
-    unroll<lane_outputs>([&](auto o) QSTEP_INLINE {
+    std::array<__m256i, 2> sums[outputs];
+    sum_taps<Pairs, Lanes, stride, half>(row, sums);
+    unroll<outputs>([&](auto o) QSTEP_INLINE {
       int32_t* tile = tiles + o * tile_columns + half * (lane_channels / 2);
-      store(tile, _mm256_permute2x128_si256(left[o], right[o], 0x20));
-      store(tile + lane_outputs * tile_columns, _mm256_permute2x128_si256(left[o], right[o], 0x31));
+      store(tile, _mm256_permute2x128_si256(sums[o][0], sums[o][1], 0x20));
+      store(tile + outputs * tile_columns, _mm256_permute2x128_si256(sums[o][0], sums[o][1], 0x31));
     });
   });
 }
@@ -228,8 +235,7 @@ class Depthwise3x3 final : public PackedConv2d {
   int64_t work_items(const ImageLayout& output) const override { return output.batch * output.height; }
 
   size_t scratch_bytes(const ImageLayout& output) const override {
-    return static_cast<size_t>(3 * columns(output)) * sizeof(const uint8_t*) +
-           static_cast<size_t>(padded_width(output)) * sizeof(int64_t);
+    return static_cast<size_t>(3 * columns(output)) * sizeof(const uint8_t*);
   }
 
   size_t packed_bytes() const override {
@@ -240,29 +246,30 @@ class Depthwise3x3 final : public PackedConv2d {
   void run(const Conv2dArguments& arguments, Range items, std::byte* scratch) const override {
     const ImageLayout& output = arguments.output_layout;
     auto* pixels = reinterpret_cast<const uint8_t**>(scratch);
-    auto* offsets = reinterpret_cast<int64_t*>(pixels + 3 * columns(output));
+    std::array<int64_t, 3> known{-1, -1, -1};  // rows, numbered through the padded images, that `pixels` holds
+    const int64_t padded_height = output.height * window_.stride[0] + 3;
     for (int64_t item = items.begin; item < items.end; ++item) {
       const int64_t image = item / output.height;
       const int64_t row = item % output.height;
-      for (int64_t x = 0; x < output.width; ++x) offsets[x] = output.offset(image, row, x);
-      for (int i = 0; i < 3; ++i) {
-        point_at_pixels(arguments, image, row * window_.stride[0] - window_.padding[0] + i,
-                        {pixels + i * columns(output), static_cast<size_t>(columns(output))});
+      std::array<const uint8_t* const*, 3> rows;
+      for (int64_t i = 0; i < 3; ++i) {
+        const int64_t padded_row = row * window_.stride[0] + i;
+        const int64_t number = image * padded_height + padded_row;
+        const int64_t place = number % 3;
+        const uint8_t** of_row = pixels + place * columns(output);
+        if (std::exchange(known[static_cast<size_t>(place)], number) != number) {
+          point_at_pixels(arguments, image, padded_row - window_.padding[0], columns(output), of_row);
+        }
+        rows[static_cast<size_t>(i)] = of_row;
       }
-      for (size_t b = 0; b < blocks_.size(); ++b) run_block(b, arguments.output, output, pixels, offsets);
+      for (size_t b = 0; b < blocks_.size(); ++b) run_block(b, rows, arguments, image, row);
     }
   }
 
  private:
-  static int64_t padded_width(const ImageLayout& output) {
-    constexpr int64_t most = Split::outputs;
-    return (output.width + most - 1) / most * most;
-  }
-
-  /// Columns under the windows of a row of the output, and one that completes the last pair.
-  int64_t columns(const ImageLayout& output) const {
-    return std::max<int64_t>(padded_width(output) - 1, 0) * window_.stride[1] + 3 + 1;
-  }
+  /// Columns under the windows of a row of the output, with room for the last of the outputs that are summed at a time and
+  /// for the last pair.
+  int64_t columns(const ImageLayout& output) const { return (output.width + 2 * most_outputs) * window_.stride[1] + 3; }
 
   void add_block(const Conv2dProblem& problem, int64_t first_channel, int width) {
     Conv2dProblem part = problem;
@@ -309,70 +316,85 @@ class Depthwise3x3 final : public PackedConv2d {
 
   bool makes_codes() const { return epilogue_.float_factors() != nullptr; }
 
-  void point_at_pixels(const Conv2dArguments& arguments, int64_t image, int64_t y,
-                       std::span<const uint8_t*> pixels) const {
+  /// pixels[x]: column x of the padded image.
+  void point_at_pixels(const Conv2dArguments& arguments, int64_t image, int64_t y, int64_t count,
+                       const uint8_t** pixels) const {
     const ImageLayout& input = arguments.input_layout;
-    std::ranges::fill(pixels, zero_pixel_.data());
-    if (y < 0 || y >= input.height) return;
-    const int64_t left = window_.padding[1];
-    const auto count = static_cast<int64_t>(pixels.size());
-    const uint8_t* row = arguments.input + input.offset(image, y, 0);
-    const int64_t end = std::min(left + input.width, count);
-    for (int64_t x = left; x < end; ++x) pixels[static_cast<size_t>(x)] = row + (x - left) * input.pixel_stride;
+    const bool is_inside = 0 <= y && y < input.height;
+    const int64_t begin = is_inside ? std::min<int64_t>(window_.padding[1], count) : count;
+    const int64_t end = is_inside ? std::min(begin + input.width, count) : count;
+    std::fill(pixels, pixels + begin, zero_pixel_.data());
+    const uint8_t* pixel = arguments.input + (is_inside ? input.offset(image, y, 0) : 0);
+    for (int64_t x = begin; x < end; ++x, pixel += input.pixel_stride) pixels[x] = pixel;
+    std::fill(pixels + end, pixels + count, zero_pixel_.data());
   }
 
-  void run_block(size_t number, const Output& output, const ImageLayout& layout, const uint8_t* const* pixels,
-                 const int64_t* offsets) const {
+  void run_block(size_t number, const std::array<const uint8_t* const*, 3>& rows, const Conv2dArguments& arguments,
+                 int64_t image, int64_t row) const {
     const Block& block = blocks_[number];
-    const bool is_narrow = block.is_narrow;
-    const void* weights = is_narrow ? static_cast<const void*>(narrow_weights_.data() + offsets_[number])
-                                    : static_cast<const void*>(wide_weights_.data() + offsets_[number]);
-    const auto run = [&]<class Pairs, class Lanes, int stride>() {
-      for (int64_t x = 0; x < layout.width; x += Lanes::outputs) {
-        Rows rows{.pixels = {},
-                  .first_channel = block.first_channel,
-                  .weights = weights,
-                  .bias = bias_.data() + number * block_channels,
-                  .factors = factors_.data() + (makes_codes() ? number * block_channels : 0),
-                  .epilogue = epilogue_,
-                  .outputs = std::min<int64_t>(layout.width - x, Lanes::outputs),
-                  .output_offsets = offsets + x};
-        for (int i = 0; i < 3; ++i) rows.pixels[static_cast<size_t>(i)] = pixels + i * columns(layout) + x * stride;
-        if (makes_codes()) {
-          make_codes<Pairs, Lanes, stride>(rows, output.codes + block.first_channel);
+    const auto first = static_cast<int64_t>(number) * block_channels;
+    const auto run = [&]<class Pairs, class Lanes>() {
+      const auto& weights = [&]() -> const auto& {
+        if constexpr (std::is_same_v<Pairs, NarrowPairs>) {
+          return narrow_weights_;
         } else {
-          alignas(memory_alignment) int32_t tiles[2 * lane_outputs * tile_columns];
-          make_sums<Pairs, Lanes, stride>(rows, tiles);
-          for (int lane = 0; lane < 2; ++lane) {
-            const int first = block.is_split ? lane * lane_outputs : 0;
-            AccumulatorTile tile{.accumulators = tiles + lane * lane_outputs * tile_columns,
-                                 .rows = static_cast<int>(std::clamp<int64_t>(rows.outputs - first, 0, lane_outputs)),
-                                 .first_channel = block.first_channel + (block.is_split ? 0 : lane * lane_channels),
-                                 .channels = lane_channels,
-                                 .row_offsets = rows.output_offsets + first};
-            epilogue_.store_avx2(tile, output);
-          }
+          return wide_weights_;
         }
       }
-    };
-    const auto with_stride = [&]<class Pairs, class Lanes>() {
+      ();
+      const BlockRow block_row{rows, block.first_channel, weights.data() + offsets_[number], bias_.data() + first,
+                               makes_codes() ? factors_.data() + first : nullptr};
       if (window_.stride[1] == 1) {
-        run.template operator()<Pairs, Lanes, 1>();
+        run_row<Pairs, Lanes, 1>(block_row, arguments, image, row);
       } else {
-        run.template operator()<Pairs, Lanes, 2>();
+        run_row<Pairs, Lanes, 2>(block_row, arguments, image, row);
       }
     };
-    const auto with_lanes = [&]<class Pairs>() {
-      if (block.is_split) {
-        with_stride.template operator()<Pairs, Split>();
-      } else {
-        with_stride.template operator()<Pairs, Whole>();
-      }
-    };
-    if (is_narrow) {
-      with_lanes.template operator()<NarrowPairs>();
+    if (block.is_narrow) {
+      block.is_split ? run.template operator()<NarrowPairs, Split>() : run.template operator()<NarrowPairs, Whole>();
     } else {
-      with_lanes.template operator()<WidePairs>();
+      block.is_split ? run.template operator()<WidePairs, Split>() : run.template operator()<WidePairs, Whole>();
+    }
+  }
+
+  template <class Pairs, class Lanes, int stride>
+  void run_row(BlockRow block_row, const Conv2dArguments& arguments, int64_t image, int64_t row) const {
+    const int64_t width = arguments.output_layout.width;
+    constexpr int few_outputs = most_outputs / 2;
+    int64_t x = 0;
+    const auto run_outputs = [&]<int outputs>() {
+      run_outputs_of_lane<Pairs, Lanes, stride, outputs>(block_row, arguments, image, row, x);
+      x += Lanes::pixels * outputs;
+      for (auto& pixels : block_row.pixels) pixels += Lanes::pixels * outputs * stride;
+    };
+    while (x + Lanes::pixels * few_outputs < width) run_outputs.template operator()<most_outputs>();
+    if (x < width) run_outputs.template operator()<few_outputs>();
+  }
+
+  template <class Pairs, class Lanes, int stride, int outputs>
+  void run_outputs_of_lane(const BlockRow& block_row, const Conv2dArguments& arguments, int64_t image, int64_t row,
+                           int64_t x) const {
+    const ImageLayout& layout = arguments.output_layout;
+    const int64_t offset = layout.offset(image, row, x);
+    const int64_t count = std::min<int64_t>(layout.width - x, Lanes::pixels * outputs);
+    if (makes_codes()) {
+      return make_codes<Pairs, Lanes, stride, outputs>(
+          block_row, count,
+          {epilogue_, arguments.output.codes + offset + block_row.first_channel, layout.pixel_stride});
+    }
+    alignas(memory_alignment) int32_t tiles[2 * outputs * tile_columns];
+    make_sums<Pairs, Lanes, stride, outputs>(block_row, tiles);
+    int64_t row_offsets[2 * outputs];
+    for (int o = 0; o < 2 * outputs; ++o) row_offsets[o] = offset + o * layout.pixel_stride;
+    for (int lane = 0; lane < 2; ++lane) {
+      const int first = Lanes::pixels == 2 ? lane * outputs : 0;
+      const AccumulatorTile tile{
+          .accumulators = tiles + lane * outputs * tile_columns,
+          .rows = static_cast<int>(std::clamp<int64_t>(count - first, 0, outputs)),
+          .first_channel = block_row.first_channel + (Lanes::pixels == 1 ? lane * lane_channels : 0),
+          .channels = lane_channels,
+          .row_offsets = row_offsets + first};
+      epilogue_.store_avx2(tile, arguments.output);
     }
   }
 
