@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 #include <algorithm>
 
+#include <algorithm>
 #include <map>
 #include <set>
 #include <string>
@@ -155,9 +156,14 @@ TEST(Conv2d, EveryDepthwiseImageSize) {
       for (const int32_t stride : {1, 2}) {
         const int32_t padding = kernel / 2;
         const Window window{{kernel, kernel}, {stride, stride}, {padding, padding, padding, padding}, {1, 1}};
-        LayerCase layer({1, 17, height, width, 17, 17, window}, {8, kernel == 3 ? 8 : 3}, Pattern::random, random);
-        expect_exact(layer, 2, random);
-        ASSERT_FALSE(HasFailure());
+        for (const int64_t channels : {17, 48}) {
+          for (const int weight_bits : {3, 8}) {
+            LayerCase layer({1, channels, height, width, channels, channels, window}, {8, weight_bits}, Pattern::random,
+                            random);
+            expect_exact(layer, 2, random);
+            ASSERT_FALSE(HasFailure());
+          }
+        }
       }
     }
   }
@@ -176,6 +182,25 @@ TEST(Conv2d, DepthwiseSumsAtTheEdgeOfInt16) {
     }
     layer.judge();
     EXPECT_EQ(expect_exact(layer, 1, random).contains("depthwise_avx2_maddubs16"), fits && is_supported(Isa::avx2));
+  }
+}
+
+TEST(Conv2d, DepthwiseBlocksAtTheEdgeOfInt16) {
+  std::mt19937 random(1);
+  const Window window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}};
+  for (const auto& [first, last] :
+       {std::array{127, 1}, std::array{-128, 0}, std::array{127, 2}, std::array{-128, -1}}) {
+    for (const int64_t edge : {0, 31, 32, 79}) {  // of 80 channels only this one is at the edge
+      LayerCase layer({1, 80, 4, 9, 80, 80, window}, {8, 8}, Pattern::all_positive, random);
+      std::ranges::fill(layer.weights, int16_t{1});
+      for (int tap = 0; tap < 9; ++tap) layer.weights[static_cast<size_t>(edge * 9 + tap)] = 0;
+      layer.weights[static_cast<size_t>(edge * 9)] = static_cast<int16_t>(first);
+      layer.weights[static_cast<size_t>(edge * 9 + 8)] = static_cast<int16_t>(last);
+      layer.zero_code = 0;
+      layer.judge();
+      expect_exact(layer, 1, random);
+      ASSERT_FALSE(HasFailure());
+    }
   }
 }
 

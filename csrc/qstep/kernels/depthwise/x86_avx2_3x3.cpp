@@ -1,6 +1,6 @@
 // Taps go in pairs, because the instructions add two products: those of the first two rows one above the other, those of
-// the third row side by side, from each second column on. Neighbouring outputs share the pairs: eight outputs of stride 1
-// need fifteen of them.
+// the third row side by side, from each second column on. Neighbouring outputs share the pairs: seven outputs of stride 1
+// need fourteen of them.
 //
 // A block is 32 bytes of codes: 32 channels of a pixel or, what is left of the channels, 16 channels of two pixels.
 // Unpacking works on 128-bit lanes separately and takes the channels apart into halves (of a lane's 16 channels) and
@@ -27,7 +27,8 @@ namespace {
 constexpr int taps = 9;
 constexpr int lane_channels = 16;
 constexpr int block_channels = 32;  // in both lanes
-constexpr int most_outputs = 8;     // neighbouring ones of a lane, summed at a time
+constexpr int most_outputs = 7;     // neighbouring ones of a lane, summed at a time: images are often 7 * 2^n wide
+constexpr int few_outputs = 4;      // at the end of a row
 
 /// The taps that a pair of codes is multiplied with; `none` is a weight of zero. First those of two rows, by column, then
 /// those of the third row, for pairs whose first code is under tap -1, 0, 1 and 2.
@@ -58,6 +59,12 @@ QSTEP_AVX2_BEGIN
 namespace qstep::kernels::avx2 {
 namespace {
 
+/// int32 sums of half a lane's channels.
+struct Quarters {
+  __m256i left;
+  __m256i right;
+};
+
 /// Pairs of int16 into int32, a quarter of the channels at a time: any weights.
 struct WidePairs {
   using Weight = int16_t;
@@ -72,9 +79,7 @@ struct WidePairs {
   QSTEP_INLINE static void add(__m256i& sum, __m256i pairs, __m256i weights) {
     add_int32(sum, _mm256_madd_epi16(pairs, weights));
   }
-  QSTEP_INLINE static std::array<__m256i, 2> finish(const __m256i (&sum)[parts], const int32_t*) {
-    return {sum[0], sum[1]};
-  }
+  QSTEP_INLINE static Quarters finish(const __m256i (&sum)[parts], const int32_t*) { return {sum[0], sum[1]}; }
 };
 
 /// Pairs of bytes into int16, half of the channels at a time.
@@ -90,7 +95,7 @@ struct NarrowPairs {
   QSTEP_INLINE static void add(__m256i& sum, __m256i pairs, __m256i weights) {
     add_int16(sum, _mm256_maddubs_epi16(pairs, weights));
   }
-  QSTEP_INLINE static std::array<__m256i, 2> finish(const __m256i (&sum)[parts], const int32_t* bias) {
+  QSTEP_INLINE static Quarters finish(const __m256i (&sum)[parts], const int32_t* bias) {
     const __m256i left = _mm256_srai_epi32(_mm256_unpacklo_epi16(sum[0], sum[0]), 16);
     const __m256i right = _mm256_srai_epi32(_mm256_unpackhi_epi16(sum[0], sum[0]), 16);
     return {_mm256_add_epi32(left, load(bias)), _mm256_add_epi32(right, load(bias + 8))};
@@ -122,13 +127,14 @@ struct Split {
 
 /// Sums of half a lane's channels, of its two quarters, for `outputs` outputs of each lane.
 template <class Pairs, class Lanes, int stride, int half, int outputs>
-QSTEP_INLINE inline void sum_taps(const BlockRow& row, std::array<__m256i, 2> (&sums)[outputs]) {
+QSTEP_INLINE inline void sum_taps(const BlockRow& row, Quarters (&sums)[outputs]) {
   using Weight = typename Pairs::Weight;
   constexpr int columns = (outputs - 1) * stride + 3;
   constexpr int vector_weights = 32 / sizeof(Weight);
   const auto* weights = static_cast<const Weight*>(row.weights) + half * Pairs::parts * vector_weights;
   const int32_t* bias = row.bias + half * tile_columns;
   __m256i sum[outputs][Pairs::parts];
+  asm("" ::: "memory");  // gcc 12 would keep the codes of the other half on the stack, for more than to load them again
   unroll<Pairs::parts>([&](auto part) QSTEP_INLINE {
     unroll<outputs>([&](auto o) QSTEP_INLINE { sum[o][part] = Pairs::start(bias + 8 * part); });
     const auto pairs = [&](const uint8_t* const* first, const uint8_t* const* second) QSTEP_INLINE {
@@ -176,10 +182,10 @@ template <class Pairs, class Lanes, int stride, int outputs>
 QSTEP_NOINLINE void make_codes(const BlockRow& row, int64_t count, const CodeRow& to) {
   __m256i words[2][outputs];
   unroll<2>([&](auto half) QSTEP_INLINE {
-    std::array<__m256i, 2> sums[outputs];
+    Quarters sums[outputs];
     sum_taps<Pairs, Lanes, stride, half>(row, sums);
-    const ByFloatFactor rounding(row.factors + half * tile_columns);
-    unroll<outputs>([&](auto o) QSTEP_INLINE { words[half][o] = rounding.words(sums[o][0], sums[o][1]); });
+    const ByFloatFactor rounding(row.factors + half * tile_columns, to.epilogue.zero_point());
+    unroll<outputs>([&](auto o) QSTEP_INLINE { words[half][o] = rounding.words(sums[o].left, sums[o].right); });
   });
   const CodeRange range(to.epilogue);
   unroll<outputs>([&](auto o) QSTEP_INLINE {
@@ -194,12 +200,12 @@ QSTEP_NOINLINE void make_codes(const BlockRow& row, int64_t count, const CodeRow
 template <class Pairs, class Lanes, int stride, int outputs>
 QSTEP_NOINLINE void make_sums(const BlockRow& row, int32_t* tiles) {
   unroll<2>([&](auto half) QSTEP_INLINE {
-    std::array<__m256i, 2> sums[outputs];
+    Quarters sums[outputs];
     sum_taps<Pairs, Lanes, stride, half>(row, sums);
     unroll<outputs>([&](auto o) QSTEP_INLINE {
       int32_t* tile = tiles + o * tile_columns + half * (lane_channels / 2);
-      store(tile, _mm256_permute2x128_si256(sums[o][0], sums[o][1], 0x20));
-      store(tile + outputs * tile_columns, _mm256_permute2x128_si256(sums[o][0], sums[o][1], 0x31));
+      store(tile, _mm256_permute2x128_si256(sums[o].left, sums[o].right, 0x20));
+      store(tile + outputs * tile_columns, _mm256_permute2x128_si256(sums[o].left, sums[o].right, 0x31));
     });
   });
 }
@@ -360,7 +366,6 @@ class Depthwise3x3 final : public PackedConv2d {
   template <class Pairs, class Lanes, int stride>
   void run_row(BlockRow block_row, const Conv2dArguments& arguments, int64_t image, int64_t row) const {
     const int64_t width = arguments.output_layout.width;
-    constexpr int few_outputs = most_outputs / 2;
     int64_t x = 0;
     const auto run_outputs = [&]<int outputs>() {
       run_outputs_of_lane<Pairs, Lanes, stride, outputs>(block_row, arguments, image, row, x);

@@ -26,25 +26,28 @@ QSTEP_INLINE inline __m256i words_of(const __m128i (&steps)[4]) {
 
 class ByShift {
  public:
-  QSTEP_INLINE explicit ByShift(const int32_t* shifts)
-      : shift_{avx2::ShiftHalfEven(avx2::load(shifts)), avx2::ShiftHalfEven(avx2::load(shifts + 8))} {}
+  QSTEP_INLINE ByShift(const int32_t* shifts, int32_t zero_point)
+      : shift_{avx2::ShiftHalfEven(avx2::load(shifts)), avx2::ShiftHalfEven(avx2::load(shifts + 8))},
+        zero_point_(_mm256_set1_epi16(static_cast<int16_t>(zero_point))) {}
 
   QSTEP_INLINE __m256i words(__m256i left, __m256i right) const {
-    return _mm256_packs_epi32(shift_[0](left), shift_[1](right));
+    return _mm256_adds_epi16(_mm256_packs_epi32(shift_[0](left), shift_[1](right)), zero_point_);
   }
 
  private:
   avx2::ShiftHalfEven shift_[2];
+  __m256i zero_point_;
 };
 
 /// The sums of a combination: every product, every partial sum and t itself are exact, and rounded once.
 class ByCombination {
  public:
-  QSTEP_INLINE ByCombination(const Combiner& combiner, const AccumulatorTile& tile)
+  QSTEP_INLINE ByCombination(const Combiner& combiner, const AccumulatorTile& tile, int32_t zero_point)
       : factors_(combiner.factors() + tile.first_channel),
         factor_stride_(combiner.factor_stride()),
         sums_(combiner.sums()),
-        sum_stride_(tile.sum_stride) {}
+        sum_stride_(tile.sum_stride),
+        zero_point_(_mm256_set1_epi16(static_cast<int16_t>(zero_point))) {}
 
   QSTEP_INLINE __m256i words(const int32_t* accumulators) const {
     __m128i steps[4];
@@ -56,7 +59,7 @@ class ByCombination {
       }
       steps[i] = round_doubles(t);
     });
-    return words_of(steps);
+    return _mm256_adds_epi16(words_of(steps), zero_point_);
   }
 
  private:
@@ -64,6 +67,7 @@ class ByCombination {
   int64_t factor_stride_;
   int sums_;
   int64_t sum_stride_;
+  __m256i zero_point_;
 };
 
 template <class Rounding>
@@ -112,15 +116,16 @@ void Epilogue::store_avx2(const AccumulatorTile& tile, const Output& output) con
   const avx2::CodeRange range(*this);
   if (!combiner_.empty()) {
     if (combiner_.factors() == nullptr || output.codes == nullptr) return store_combined(tile, output);
-    store_codes(tile, ByCombination(combiner_, tile), range, output.codes);
+    store_codes(tile, ByCombination(combiner_, tile, zero_point_), range, output.codes);
   } else if (is_raw()) {
     store_accumulators(tile, output.accumulators);
   } else if (!float_factors_.empty()) {
-    store_codes(tile, avx2::ByFloatFactor(float_factors_.data() + tile.first_channel), range, output.codes);
+    store_codes(tile, avx2::ByFloatFactor(float_factors_.data() + tile.first_channel, zero_point_), range,
+                output.codes);
   } else if (!factors_.empty()) {
-    store_codes(tile, avx2::ByDoubleFactor(factors_.data() + tile.first_channel), range, output.codes);
+    store_codes(tile, avx2::ByDoubleFactor(factors_.data() + tile.first_channel, zero_point_), range, output.codes);
   } else if (!shifts_.empty()) {
-    store_codes(tile, ByShift(shifts_.data() + tile.first_channel), range, output.codes);
+    store_codes(tile, ByShift(shifts_.data() + tile.first_channel, zero_point_), range, output.codes);
   } else {
     store_reference(tile, output);
   }

@@ -10,39 +10,43 @@
 QSTEP_AVX2_BEGIN
 namespace qstep::kernels::avx2 {
 
-// A Rounding turns accumulators of sixteen neighbouring channels into steps of the output: words() gives them as int16 with
-// saturation, in the order of vpackssdw, which takes four of the first eight, four of the last eight, and so on.
+// A Rounding turns accumulators of sixteen neighbouring channels into codes that are not clamped yet: words() gives them as
+// int16 with saturation, in the order of vpackssdw, which takes four of the first eight, four of the last eight, and so on.
 
 /// One fused multiplication and addition: the sum with 1.5 * 2^23 lies where floats are the integers, so it is rounded to
 /// the nearest, ties to even, and its bits count the steps.
 class ByFloatFactor {
  public:
-  QSTEP_INLINE explicit ByFloatFactor(const float* factors)
-      : factor_{_mm256_loadu_ps(factors), _mm256_loadu_ps(factors + 8)} {}
+  QSTEP_INLINE ByFloatFactor(const float* factors, int32_t zero_point)
+      : factor_{_mm256_loadu_ps(factors), _mm256_loadu_ps(factors + 8)},
+        integers_(_mm256_set1_ps(0x1.8p23F)),
+        code_0_(_mm256_sub_epi32(_mm256_castps_si256(integers_), _mm256_set1_epi32(zero_point))) {}
 
   QSTEP_INLINE __m256i words(__m256i left, __m256i right) const {
     return _mm256_packs_epi32(eight(left, factor_[0]), eight(right, factor_[1]));
   }
 
  private:
-  QSTEP_INLINE static __m256i eight(__m256i accumulators, __m256 factor) {
-    const __m256 integers = _mm256_set1_ps(0x1.8p23F);
-    const __m256 sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(accumulators), factor, integers);
-    return _mm256_sub_epi32(_mm256_castps_si256(sum), _mm256_castps_si256(integers));
+  QSTEP_INLINE __m256i eight(__m256i accumulators, __m256 factor) const {
+    const __m256 sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(accumulators), factor, integers_);
+    return _mm256_sub_epi32(_mm256_castps_si256(sum), code_0_);
   }
 
   __m256 factor_[2];
+  __m256 integers_;
+  __m256i code_0_;  // the bits that stand for code 0
 };
 
 /// The same in doubles: the low half of the sum's bits counts the steps.
 class ByDoubleFactor {
  public:
-  QSTEP_INLINE explicit ByDoubleFactor(const double* factors) {
+  QSTEP_INLINE ByDoubleFactor(const double* factors, int32_t zero_point)
+      : zero_point_(_mm256_set1_epi16(static_cast<int16_t>(zero_point))) {
     unroll<4>([&](auto i) QSTEP_INLINE { factor_[i] = _mm256_loadu_pd(factors + 4 * i); });
   }
 
   QSTEP_INLINE __m256i words(__m256i left, __m256i right) const {
-    return _mm256_packs_epi32(eight<0>(left), eight<1>(right));
+    return _mm256_adds_epi16(_mm256_packs_epi32(eight<0>(left), eight<1>(right)), zero_point_);
   }
 
  private:
@@ -57,21 +61,22 @@ class ByDoubleFactor {
   }
 
   __m256d factor_[4];
+  __m256i zero_point_;
 };
 
+/// From words to bytes, clamped. Every step from int32 to here saturates, so the clamp may come last, and one to [0, 255]
+/// is done.
 class CodeRange {
  public:
   QSTEP_INLINE explicit CodeRange(const Epilogue& epilogue)
-      : zero_point_(_mm256_set1_epi16(static_cast<int16_t>(epilogue.zero_point()))),
-        low_(_mm256_set1_epi8(static_cast<char>(epilogue.clamp_min()))),
-        high_(_mm256_set1_epi8(static_cast<char>(epilogue.clamp_max()))) {}
+      : low_(_mm256_set1_epi8(static_cast<char>(epilogue.clamp_min()))),
+        high_(_mm256_set1_epi8(static_cast<char>(epilogue.clamp_max()))),
+        is_all_(epilogue.clamp_min() == 0 && epilogue.clamp_max() == 255) {}
 
-  /// The codes of two vectors of words, eight of the first, eight of the second, and so on. Every step from int32 to here
-  /// saturates, so the clamp may come last.
+  /// The codes of two vectors of words: eight of the first, eight of the second, and so on.
   QSTEP_INLINE __m256i bytes(__m256i first, __m256i second) const {
-    const __m256i bytes =
-        _mm256_packus_epi16(_mm256_adds_epi16(first, zero_point_), _mm256_adds_epi16(second, zero_point_));
-    return _mm256_min_epu8(_mm256_max_epu8(bytes, low_), high_);
+    const __m256i bytes = _mm256_packus_epi16(first, second);
+    return is_all_ ? bytes : _mm256_min_epu8(_mm256_max_epu8(bytes, low_), high_);
   }
 
   /// The codes of two rows of words, in the order of the channels.
@@ -80,9 +85,9 @@ class CodeRange {
   }
 
  private:
-  __m256i zero_point_;  // words
-  __m256i low_;         // bytes
+  __m256i low_;
   __m256i high_;
+  bool is_all_;
 };
 
 /// Stores the first `count` codes, 1..15.

@@ -34,6 +34,7 @@ struct StoreTile {
 /// The epilogue of a tile in the registers that hold it.
 struct StoreCodes {
   const CodeRange range;
+  const int32_t zero_point;
   const float* factors;  // of the tile's first channel
   int channels;          // from there on
   uint8_t* output;       // where the first channel of offset 0 lies
@@ -41,6 +42,7 @@ struct StoreCodes {
 
   QSTEP_INLINE StoreCodes(const Epilogue& epilogue, const AccumulatorTile& tile, uint8_t* codes)
       : range(epilogue),
+        zero_point(epilogue.zero_point()),
         factors(epilogue.float_factors() + tile.first_channel),
         channels(tile.channels),
         output(codes + tile.first_channel),
@@ -48,7 +50,8 @@ struct StoreCodes {
 
   template <int rows>
   QSTEP_INLINE void operator()(const __m256i (&left)[rows], const __m256i (&right)[rows]) const {
-    store_codes(left, right, ByFloatFactor(factors), range, std::min(channels, tile_columns), output, row_offsets);
+    store_codes(left, right, ByFloatFactor(factors, zero_point), range, std::min(channels, tile_columns), output,
+                row_offsets);
   }
 
   QSTEP_INLINE bool needs_right_half() const { return channels > half_columns; }
