@@ -1,0 +1,43 @@
+#pragma once
+// AVX-512 arithmetic of the blocked matrix product (panel_gemm.h) for weights of 2 bits and codes of up to 4.
+#include <cstddef>
+#include <cstdint>
+
+#include "qstep/kernels/gemm/pair_tables.h"
+#include "qstep/kernels/gemm/panel_gemm.h"
+#include "qstep/kernels/gemm/x86_avx2_shuffle.h"
+
+namespace qstep::kernels::avx512vnni {
+
+/// Products by table (pair_tables.h): vpshufb looks up 64 columns, 128 products, twice as many as vpdpbusd makes.
+class Shuffle8 {
+ public:
+  using Code = avx2::Shuffle8::Code;
+  static constexpr int tile_rows = 6;
+  static constexpr int tile_panels(int) { return 16; }
+  static constexpr int depth_step = PairTables::depth_step;
+  static constexpr int depth_run = depth_step;
+
+  /// True where this is possible and faster than Dpbusd.
+  static bool supports(const GemmProblem& problem) { return supports(problem, 1); }
+  static bool supports(const GemmProblem& problem, int64_t groups);
+
+  Shuffle8(const GemmProblem& problem, int64_t groups);
+  size_t bytes() const { return tables_.bytes(); }
+
+  void multiply(int64_t panel, int panels, const TileInput<std::byte>& input, const int32_t* bias, int32_t* tile) const;
+  static void stage(const uint8_t* input, int64_t count, std::byte* output) {
+    avx2::Shuffle8::stage(input, count, output);
+  }
+  static void stage_copies(uint8_t code, int64_t count, std::byte* output) {
+    avx2::Shuffle8::stage_copies(code, count, output);
+  }
+  static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
+    epilogue.store_avx512(tile, output);
+  }
+
+ private:
+  PairTables tables_;
+};
+
+}  // namespace qstep::kernels::avx512vnni
