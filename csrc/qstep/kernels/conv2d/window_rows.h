@@ -137,8 +137,8 @@ class WindowRows {
 
   void output_offsets(int64_t first, int count, int64_t* offsets) const {
     for_each_row_of_pixels(first, count, [&](int begin, int pixels, const PixelCursor& at) {
-      const int64_t offset = output_.offset(at.image, at.row, at.column);
-      for (int i = 0; i < pixels; ++i) offsets[begin + i] = offset + i * output_.pixel_stride;
+      int64_t offset = output_.offset(at.image, at.row, at.column);
+      for (int i = 0; i < pixels; ++i, offset += output_.pixel_stride) offsets[begin + i] = offset;
     });
   }
 

@@ -21,7 +21,7 @@ struct ConstantWindow {
 constexpr std::array<ConstantWindow, 4> constant_windows{{{1, 0.79}, {2, 0.60}, {4, 0.54}, {any_window, 0.52}}};
 constexpr double cost_of_step_in_memory = 0.495;
 constexpr double cost_of_window_in_memory = 0.72;
-constexpr double cost_of_last_window = 0.5;
+constexpr double cost_of_last_window = 0.15;
 constexpr double cost_of_excess_step = 0.45;
 
 template <class Weight>

@@ -314,7 +314,7 @@ struct StagedRows {
                      const Code** pointers) {
     if constexpr (std::is_same_v<Code, uint8_t>) {
       if (is_read_in_place(depth)) {
-        for (int64_t r = 0; r < count; ++r) pointers[r] = row + r * row_stride;
+        for (int64_t r = 0; r < count; ++r, row += row_stride) pointers[r] = row;
         return;
       }
     }
