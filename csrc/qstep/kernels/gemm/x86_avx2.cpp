@@ -223,7 +223,7 @@ QSTEP_NOINLINE void multiply_constant_windows(const TileInput<uint8_t>& input, c
 
 template <class Finish>
 void Madd16::multiply(int64_t panel, int panels, const TileInput<int16_t>& input, const int32_t* bias,
-                      Finish finish) const {
+                      Finish&& finish) const {
   const int64_t panel_size = steps_ * tile_columns * depth_step;
   const int16_t* weights = weights_.data() + panel * panel_size;
   with_constant<tile_rows>(input.rows, [&](auto r) QSTEP_INLINE {
@@ -259,7 +259,7 @@ void Madd16::stage(const uint8_t* input, int64_t count, int16_t* output) {
 
 template <class Finish>
 void Maddubs16::multiply(int64_t panel, int panels, const TileInput<uint8_t>& input, const int32_t* bias,
-                         Finish finish) const {
+                         Finish&& finish) const {
   with_constant<tile_rows>(input.rows, [&](auto r) QSTEP_INLINE {
     for (const int64_t end = panel + panels; panel < end; ++panel, bias += tile_columns, finish.next_panel()) {
       const int8_t* weights = weights_.data() + panel * steps_ * step_weights;

@@ -36,7 +36,7 @@ class Madd16 {
 
  private:
   template <class Finish>
-  void multiply(int64_t panel, int panels, const TileInput<int16_t>& input, const int32_t* bias, Finish finish) const;
+  void multiply(int64_t panel, int panels, const TileInput<int16_t>& input, const int32_t* bias, Finish&& finish) const;
 
   int64_t steps_;                   // of two values of depth
   AlignedVector<int16_t> weights_;  // [panels][steps][tile_columns][2]
@@ -78,7 +78,7 @@ class Maddubs16 {
 
  private:
   template <class Finish>
-  void multiply(int64_t panel, int panels, const TileInput<uint8_t>& input, const int32_t* bias, Finish finish) const;
+  void multiply(int64_t panel, int panels, const TileInput<uint8_t>& input, const int32_t* bias, Finish&& finish) const;
 
   int64_t steps_;
   AlignedVector<int8_t> weights_;    // [panels][steps][tile_columns][step_depth]

@@ -127,7 +127,7 @@ QSTEP_NOINLINE void finish_panel(const uint16_t* sums, int64_t row_stride, const
 
 template <class Finish>
 void Shuffle8::multiply(int64_t panel, int panels, const TileInput<std::byte>& input, const int32_t* bias,
-                        Finish finish) const {
+                        Finish&& finish) const {
   alignas(memory_alignment) uint16_t sums[tile_rows * block_panels * tile_columns];
   with_constant<tile_rows>(input.rows, [&](auto r) QSTEP_INLINE {
     for (const int64_t end = panel + panels; panel < end;) {

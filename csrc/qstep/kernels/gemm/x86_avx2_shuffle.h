@@ -41,7 +41,8 @@ class Shuffle8 {
 
  private:
   template <class Finish>
-  void multiply(int64_t panel, int panels, const TileInput<std::byte>& input, const int32_t* bias, Finish finish) const;
+  void multiply(int64_t panel, int panels, const TileInput<std::byte>& input, const int32_t* bias,
+                Finish&& finish) const;
 
   PairTables tables_;
 };
