@@ -70,8 +70,8 @@ namespace {
 constexpr int few_rows = 2;  // a product of so few waits for its weights
 
 // One panel of a tile is a function of its own: inlined into the loop over panels, gcc 12 spills its accumulators.
+// `halves` is 1 where a panel has no columns in its right half.
 
-/// halves: 1 where a panel has no columns in its right half.
 template <int rows, int halves, class Finish>
 QSTEP_NOINLINE void multiply_madd16(const TileInput<int16_t>& input, const int16_t* panel, int64_t steps,
                                     const int32_t* bias, const Finish& finish) {
@@ -101,7 +101,7 @@ QSTEP_NOINLINE void multiply_madd16(const TileInput<int16_t>& input, const int16
 }
 
 /// Windows of any length; between them the int32 accumulators are in memory.
-template <int rows, class Finish>
+template <int rows, int halves, class Finish>
 QSTEP_NOINLINE void multiply_windows(const TileInput<uint8_t>& input, const int8_t* panel,
                                      std::span<const int32_t> lengths, const int32_t* bias, const Finish& finish) {
   const int32_t* step = input.steps;
@@ -112,19 +112,17 @@ QSTEP_NOINLINE void multiply_windows(const TileInput<uint8_t>& input, const int8
   int64_t row_stride = 0;
   for (size_t w = 0;; ++w) {
     const int32_t length = lengths[w];
-    __m256i left[rows];
-    __m256i right[rows];
-    unroll<rows>([&](auto r) QSTEP_INLINE { left[r] = right[r] = _mm256_setzero_si256(); });
+    __m256i sum[halves][rows];
+    unroll<halves>(
+        [&](auto h) QSTEP_INLINE { unroll<rows>([&](auto r) QSTEP_INLINE { sum[h][r] = _mm256_setzero_si256(); }); });
     const auto add_step = [&](int ahead) QSTEP_INLINE {
-      const __m256i left_weights = load(panel + ahead * step_weights);
-      const __m256i right_weights = load(panel + ahead * step_weights + half_weights);
-      if constexpr (rows <= few_rows) prefetch_weights(panel + ahead * step_weights);
+      const int8_t* at = panel + ahead * step_weights;
+      __m256i weights[halves];
+      unroll<halves>([&](auto h) QSTEP_INLINE { weights[h] = load(at + h * half_weights); });
+      if constexpr (rows <= few_rows) prefetch_weights(at);
       unroll<rows>([&](auto r) QSTEP_INLINE {
         const __m256i codes = broadcast_4_bytes(row[r] + step[ahead]);
-        left[r] = _mm256_add_epi16(left[r], _mm256_maddubs_epi16(codes, left_weights));
-        right[r] = _mm256_add_epi16(right[r], _mm256_maddubs_epi16(codes, right_weights));
-        keep_in_register(left[r]);
-        keep_in_register(right[r]);
+        unroll<halves>([&](auto h) QSTEP_INLINE { add_int16(sum[h][r], _mm256_maddubs_epi16(codes, weights[h])); });
       });
     };
     const auto advance = [&](int steps) QSTEP_INLINE {
@@ -142,81 +140,84 @@ QSTEP_NOINLINE void multiply_windows(const TileInput<uint8_t>& input, const int8
     }
     const __m256i ones = _mm256_set1_epi16(1);
     unroll<rows>([&](auto r) QSTEP_INLINE {
-      const int32_t* row_before = before + r * row_stride;
-      left[r] = _mm256_add_epi32(load(row_before), _mm256_madd_epi16(left[r], ones));
-      right[r] = _mm256_add_epi32(load(row_before + half_columns), _mm256_madd_epi16(right[r], ones));
+      unroll<halves>([&](auto h) QSTEP_INLINE {
+        sum[h][r] =
+            _mm256_add_epi32(load(before + r * row_stride + h * half_columns), _mm256_madd_epi16(sum[h][r], ones));
+      });
     });
-    if (w + 1 == lengths.size()) return finish(left, right);
-    StoreTile{sums}(left, right);
+    if (w + 1 == lengths.size()) return finish(sum[0], sum[halves - 1]);
+    StoreTile{sums}(sum[0], sum[halves - 1]);
     before = sums;
     row_stride = tile_columns;
   }
 }
 
 /// Windows of `window` steps, then the excess; the int32 accumulators are in registers.
-template <int rows, int window, class Finish>
+template <int rows, int halves, int window, class Finish>
 QSTEP_NOINLINE void multiply_constant_windows(const TileInput<uint8_t>& input, const int8_t* panel, int64_t steps,
                                               const Int16Windows& plan, const int32_t* bias, const Finish& finish) {
   const __m256i ones = _mm256_set1_epi16(1);
   const uint8_t* row[rows];
-  __m256i left[rows];
-  __m256i right[rows];
+  __m256i sum[halves][rows];
   unroll<rows>([&](auto r) QSTEP_INLINE {
     row[r] = input.row[r];
-    left[r] = load(bias);
-    right[r] = load(bias + half_columns);
+    unroll<halves>([&](auto h) QSTEP_INLINE { sum[h][r] = load(bias + h * half_columns); });
   });
-  const auto widen = [&](__m256i& sum, __m256i narrow) QSTEP_INLINE {
-    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(narrow, ones));
-    keep_in_register(sum);
-  };
+  const auto widen = [&](__m256i& to, __m256i narrow) QSTEP_INLINE { add_int32(to, _mm256_madd_epi16(narrow, ones)); };
   int64_t s = 0;
   if constexpr (window > 1) {
     for (; s + window <= steps; s += window) {
       unroll<rows>([&](auto r) QSTEP_INLINE {
         const uint8_t* run = row[r] + input.steps[s];  // a window lies within a run of the depth
         const int8_t* weights = panel + s * step_weights;
-        __m256i codes = broadcast_4_bytes(run);
-        __m256i left_sum = _mm256_maddubs_epi16(codes, load(weights));
-        __m256i right_sum = _mm256_maddubs_epi16(codes, load(weights + half_weights));
-        if constexpr (rows <= few_rows && r == 0) prefetch_weights(weights);
-        unroll<window - 1>([&](auto i) QSTEP_INLINE {
+        __m256i narrow[halves];
+        unroll<window>([&](auto i) QSTEP_INLINE {
+          if constexpr (rows <= few_rows && r == 0) prefetch_weights(weights);
+          const __m256i codes = broadcast_4_bytes(run);
+          unroll<halves>([&](auto h) QSTEP_INLINE {
+            const __m256i products = _mm256_maddubs_epi16(codes, load(weights + h * half_weights));
+            if constexpr (i == 0) {
+              narrow[h] = products;
+            } else {
+              add_int16(narrow[h], products);
+            }
+          });
           run += step_depth;
           weights += step_weights;
-          if constexpr (rows <= few_rows && r == 0) prefetch_weights(weights);
-          codes = broadcast_4_bytes(run);
-          left_sum = _mm256_add_epi16(left_sum, _mm256_maddubs_epi16(codes, load(weights)));
-          right_sum = _mm256_add_epi16(right_sum, _mm256_maddubs_epi16(codes, load(weights + half_weights)));
-          keep_in_register(left_sum);
-          keep_in_register(right_sum);
-          (void)i;
         });
-        widen(left[r], left_sum);
-        widen(right[r], right_sum);
+        unroll<halves>([&](auto h) QSTEP_INLINE { widen(sum[h][r], narrow[h]); });
       });
     }
   }
   for (; s < steps; ++s) {
-    const __m256i left_weights = load(panel + s * step_weights);
-    const __m256i right_weights = load(panel + s * step_weights + half_weights);
-    if constexpr (rows <= few_rows) prefetch_weights(panel + s * step_weights);
+    const int8_t* at = panel + s * step_weights;
+    __m256i weights[halves];
+    unroll<halves>([&](auto h) QSTEP_INLINE { weights[h] = load(at + h * half_weights); });
+    if constexpr (rows <= few_rows) prefetch_weights(at);
     unroll<rows>([&](auto r) QSTEP_INLINE {
       const __m256i codes = broadcast_4_bytes(row[r] + input.steps[s]);
-      widen(left[r], _mm256_maddubs_epi16(codes, left_weights));
-      widen(right[r], _mm256_maddubs_epi16(codes, right_weights));
+      unroll<halves>([&](auto h) QSTEP_INLINE { widen(sum[h][r], _mm256_maddubs_epi16(codes, weights[h])); });
     });
   }
-  const auto add_excess = [&](const std::vector<ExcessStep>& excess, __m256i* sums) QSTEP_INLINE {
-    for (const ExcessStep& e : excess) {
+  unroll<halves>([&](auto h) QSTEP_INLINE {
+    for (const ExcessStep& e : plan.excess[h]) {
       const __m256i weights = load(e.weights);
       unroll<rows>([&](auto r) QSTEP_INLINE {
-        widen(sums[r], _mm256_maddubs_epi16(broadcast_4_bytes(row[r] + input.steps[e.step]), weights));
+        widen(sum[h][r], _mm256_maddubs_epi16(broadcast_4_bytes(row[r] + input.steps[e.step]), weights));
       });
     }
-  };
-  add_excess(plan.excess[0], left);
-  add_excess(plan.excess[1], right);
-  finish(left, right);
+  });
+  finish(sum[0], sum[halves - 1]);
+}
+
+/// body(halves): with 1 where `finish` does not need the right ones.
+template <class Finish, class Body>
+QSTEP_INLINE inline void with_halves(const Finish& finish, Body body) {
+  if (finish.needs_right_half()) {
+    body(std::integral_constant<int, 2>{});
+  } else {
+    body(std::integral_constant<int, 1>{});
+  }
 }
 
 }  // namespace
@@ -228,11 +229,8 @@ void Madd16::multiply(int64_t panel, int panels, const TileInput<int16_t>& input
   const int16_t* weights = weights_.data() + panel * panel_size;
   with_constant<tile_rows>(input.rows, [&](auto r) QSTEP_INLINE {
     for (; panels > 0; --panels, weights += panel_size, bias += tile_columns, finish.next_panel()) {
-      if (finish.needs_right_half()) {
-        multiply_madd16<r, 2>(input, weights, steps_, bias, finish);
-      } else {
-        multiply_madd16<r, 1>(input, weights, steps_, bias, finish);
-      }
+      with_halves(finish,
+                  [&](auto halves) QSTEP_INLINE { multiply_madd16<r, halves>(input, weights, steps_, bias, finish); });
     }
   });
 }
@@ -264,25 +262,23 @@ void Maddubs16::multiply(int64_t panel, int panels, const TileInput<uint8_t>& in
     for (const int64_t end = panel + panels; panel < end; ++panel, bias += tile_columns, finish.next_panel()) {
       const int8_t* weights = weights_.data() + panel * steps_ * step_weights;
       const Int16Windows& plan = plans_[static_cast<size_t>(panel)];
-      const auto multiply = [&](auto window) QSTEP_INLINE {
-        multiply_constant_windows<r, window>(input, weights, steps_, plan, bias, finish);
-      };
-      switch (plan.window) {
-        case 0:
-          multiply_windows<r>(input, weights, plan.lengths, bias, finish);
-          break;
-        case 1:
-          multiply(std::integral_constant<int, 1>{});
-          break;
-        case 2:
-          multiply(std::integral_constant<int, 2>{});
-          break;
-        case 4:
-          multiply(std::integral_constant<int, 4>{});
-          break;
-        default:
-          multiply(std::integral_constant<int, 8>{});
-      }
+      with_halves(finish, [&](auto halves) QSTEP_INLINE {
+        const auto multiply = [&](auto window) QSTEP_INLINE {
+          multiply_constant_windows<r, halves, window>(input, weights, steps_, plan, bias, finish);
+        };
+        switch (plan.window) {
+          case 0:
+            return multiply_windows<r, halves>(input, weights, plan.lengths, bias, finish);
+          case 1:
+            return multiply(std::integral_constant<int, 1>{});
+          case 2:
+            return multiply(std::integral_constant<int, 2>{});
+          case 4:
+            return multiply(std::integral_constant<int, 4>{});
+          default:
+            return multiply(std::integral_constant<int, 8>{});
+        }
+      });
     }
   });
 }
