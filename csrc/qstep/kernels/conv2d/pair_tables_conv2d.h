@@ -14,9 +14,12 @@ bool has_whole_pairs(const Conv2dProblem& problem) {
   return (has_one_tap || problem.in_channels / problem.groups % 2 == 0) && row_padding<Arithmetic>(problem) == 0;
 }
 
+/// True where this is faster than a direct convolution, and than one by Winograd where that takes
+/// `cost_of_winograd` of the direct one's time.
 template <class Arithmetic>
-bool supports_pair_tables_conv2d(const Conv2dProblem& problem) {
-  return has_whole_pairs<Arithmetic>(problem) && Arithmetic::supports(as_gemm(problem), problem.groups);
+bool supports_pair_tables_conv2d(const Conv2dProblem& problem, bool has_winograd, double cost_of_winograd) {
+  return has_whole_pairs<Arithmetic>(problem) &&
+         Arithmetic::relative_cost(as_gemm(problem), problem.groups) < (has_winograd ? cost_of_winograd : 1);
 }
 
 template <class Arithmetic>

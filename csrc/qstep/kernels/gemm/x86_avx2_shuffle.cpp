@@ -1,6 +1,7 @@
 #include "qstep/kernels/gemm/x86_avx2_shuffle.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <span>
 
@@ -26,12 +27,9 @@ constexpr PairTableCosts costs{.step = 0.2, .block_step = 1.44, .vector_step = 0
 
 }  // namespace
 
-bool Shuffle8::supports(const GemmProblem& problem, int64_t groups) {
-  return relative_cost(problem, groups) < Maddubs16::relative_cost(problem);
-}
-
 double Shuffle8::relative_cost(const GemmProblem& problem, int64_t groups) {
-  return PairTables::cost(problem, groups, shape, costs);
+  const double cost = PairTables::cost(problem, groups, shape, costs);
+  return std::isinf(cost) ? cost : cost / Maddubs16::relative_cost(problem);
 }
 
 Shuffle8::Shuffle8(const GemmProblem& problem, int64_t groups) : tables_(problem, groups, shape) {}

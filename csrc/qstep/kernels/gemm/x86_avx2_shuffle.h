@@ -18,10 +18,9 @@ class Shuffle8 {
   static constexpr int depth_run = depth_step;
 
   /// True where this is possible and faster than Maddubs16.
-  static bool supports(const GemmProblem& problem) { return supports(problem, 1); }
-  static bool supports(const GemmProblem& problem, int64_t groups);
+  static bool supports(const GemmProblem& problem) { return relative_cost(problem, 1) < 1; }
 
-  /// Its time in that of Madd16; infinite where it is not possible.
+  /// Its time in that of Maddubs16; infinite where it is not possible.
   static double relative_cost(const GemmProblem& problem, int64_t groups);
 
   Shuffle8(const GemmProblem& problem, int64_t groups);

@@ -25,8 +25,8 @@ constexpr PairTableCosts costs{.step = 0.6, .block_step = 4.4, .vector_step = 4.
 
 }  // namespace
 
-bool Shuffle8::supports(const GemmProblem& problem, int64_t groups) {
-  return PairTables::cost(problem, groups, shape, costs) < 1;
+double Shuffle8::relative_cost(const GemmProblem& problem, int64_t groups) {
+  return PairTables::cost(problem, groups, shape, costs);
 }
 
 Shuffle8::Shuffle8(const GemmProblem& problem, int64_t groups) : tables_(problem, groups, shape) {}

@@ -19,8 +19,10 @@ class Shuffle8 {
   static constexpr int depth_run = depth_step;
 
   /// True where this is possible and faster than Dpbusd.
-  static bool supports(const GemmProblem& problem) { return supports(problem, 1); }
-  static bool supports(const GemmProblem& problem, int64_t groups);
+  static bool supports(const GemmProblem& problem) { return relative_cost(problem, 1) < 1; }
+
+  /// Its time in that of Dpbusd; infinite where it is not possible.
+  static double relative_cost(const GemmProblem& problem, int64_t groups);
 
   Shuffle8(const GemmProblem& problem, int64_t groups);
   size_t bytes() const { return tables_.bytes(); }
