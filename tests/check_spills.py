@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-MULTIPLICATION = re.compile(r"vpmaddubsw|vpmaddwd|vpdpbusd|vpdpwssd")
+MULTIPLICATION = re.compile(r"vpmaddubsw|vpmaddwd|vpdpbusd|vpdpwssd|vpshufb")  # by table
 KERNEL = re.compile(r"\bmultiply|\baccumulate")
 SMALLEST_KERNEL = 4
 STORES_LET_PASS = 0.2  # for each multiplication

@@ -54,7 +54,7 @@ constexpr int vector_columns = vector_panels * tile_columns;
 
 /// sums[rows][vectors * vector_panels][tile_columns] = of entries.
 template <int rows, int vectors>
-QSTEP_NOINLINE void sum_entries(const TileInput<std::byte>& input, const uint8_t* tables,
+QSTEP_NOINLINE void multiply_by_table(const TileInput<std::byte>& input, const uint8_t* tables,
                                 const PairTables::Block& block, uint16_t* sums) {
   const uint8_t* weights = block.weights;
   const int32_t* step = input.steps;
@@ -131,9 +131,9 @@ void Shuffle8::multiply(int64_t panel, int panels, const TileInput<std::byte>& i
     for (const int64_t end = panel + panels; panel < end;) {
       const PairTables::Block block = tables_.block(panel);
       if (block.vectors == 1) {
-        sum_entries<r, 1>(input, tables_.tables(), block, sums);
+        multiply_by_table<r, 1>(input, tables_.tables(), block, sums);
       } else {
-        sum_entries<r, block_vectors>(input, tables_.tables(), block, sums);
+        multiply_by_table<r, block_vectors>(input, tables_.tables(), block, sums);
       }
       for (int p = 0; p < block_panels && panel < end; ++p, ++panel, bias += tile_columns, finish.next_panel()) {
         finish_panel<r>(sums + p * tile_columns, block.vectors * vector_columns, bias, tables_.offsets(panel), finish);

@@ -1,10 +1,9 @@
 #include "qstep/kernels/gemm/x86_avx512vnni.h"
 
-#include <algorithm>
 #include <array>
 #include <bit>
 
-#include "qstep/kernels/epilogue/x86_avx512.h"
+#include "qstep/kernels/gemm/x86_avx512_finish.h"
 #include "qstep/kernels/x86_avx512.h"
 
 #if defined(__x86_64__)
@@ -23,37 +22,6 @@ QSTEP_INLINE inline Vector dot(Vector sum, Vector codes, Vector weights, int16_t
 
 #include "qstep/kernels/gemm/x86_vnni.inc"
 
-/// The epilogue of a tile in the registers that hold it.
-template <class Rounding>
-struct StoreCodes {
-  const CodeRange range;
-  const typename Rounding::Factor* factors;  // of the tile's first channel
-  int channels;                              // from there on
-  uint8_t* output;                           // where the first channel of offset 0 lies
-  const int64_t* row_offsets;
-
-  template <int rows, int panels>
-  QSTEP_INLINE void operator()(const Vector (&sum)[rows][panels]) const {
-    unroll<panels>([&](auto p) QSTEP_INLINE {
-      const Rounding rounding(factors + p * tile_columns);
-      const auto mask = static_cast<__mmask16>((1U << std::min(channels - p * tile_columns, tile_columns)) - 1);
-      unroll<(rows + 3) / 4>([&](auto g) QSTEP_INLINE {
-        constexpr int count = std::min(4, rows - 4 * g);
-        Vector steps[4];
-        unroll<4>([&](auto i)
-                      QSTEP_INLINE { steps[i] = i < count ? rounding.steps(sum[4 * g + i % count][p]) : steps[0]; });
-        store_rows<count>(range, steps, mask, output + p * tile_columns, row_offsets + 4 * g);
-      });
-    });
-  }
-
-  void skip(int panels) {
-    factors += panels * tile_columns;
-    channels -= panels * tile_columns;
-    output += panels * tile_columns;
-  }
-};
-
 }  // namespace
 
 void Tiles::multiply(const TileInput<uint8_t>& input, int panels, const int8_t* weights, int64_t steps,
@@ -70,8 +38,7 @@ void Dpbusd::multiply_and_finish(int64_t panel, int panels, const TileInput<uint
                                  const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) const {
   const auto multiply = [&]<class Rounding>(const typename Rounding::Factor* factors) {
     multiply_panels(input, panels, panel_weights(panel), steps(), bias,
-                    StoreCodes<Rounding>{CodeRange(epilogue), factors + tile.first_channel, tile.channels,
-                                         output.codes + tile.first_channel, tile.row_offsets});
+                    StoreCodes<Rounding>(epilogue, factors, tile, output.codes));
   };
   if (epilogue.float_factors() != nullptr) {
     multiply.operator()<ByFloatFactor>(epilogue.float_factors());

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <utility>
 
-#include "qstep/kernels/epilogue/x86_avx512.h"
+#include "qstep/kernels/gemm/x86_avx512_finish.h"
 #include "qstep/kernels/x86_avx512.h"
 
 #if defined(__x86_64__)
@@ -21,7 +21,7 @@ static_assert(block_panels == Shuffle8::tile_panels(1));
 constexpr PairTableShape shape{vector_panels, block_vectors, table_copies};
 
 // Measured on layers, in units of one step of 4 with vpdpbusd on a tile of 6 rows and 16 columns.
-constexpr PairTableCosts costs{.step = 0.6, .block_step = 4.4, .vector_step = 4.0, .window = 2.3, .panel = 5.0};
+constexpr PairTableCosts costs{.step = 0.6, .block_step = 4.4, .vector_step = 4.0, .window = 2.3, .panel = 3.0};
 
 }  // namespace
 
@@ -41,8 +41,8 @@ constexpr int vector_columns = vector_panels * tile_columns;
 
 /// sums[rows][vectors * vector_panels][tile_columns] = of entries.
 template <int rows, int vectors>
-void sum_entries(const TileInput<std::byte>& input, const uint8_t* tables, const PairTables::Block& block,
-                 uint16_t* sums) {
+void multiply_by_table(const TileInput<std::byte>& input, const uint8_t* tables, const PairTables::Block& block,
+                       uint16_t* sums) {
   const uint8_t* weights = block.weights;
   const int32_t* step = input.steps;
   const std::byte* row[rows];
@@ -93,34 +93,79 @@ void sum_entries(const TileInput<std::byte>& input, const uint8_t* tables, const
   }
 }
 
-using SumEntries = void (*)(const TileInput<std::byte>&, const uint8_t*, const PairTables::Block&, uint16_t*);
+/// Stores the sums in tile[panels][tile_rows][tile_columns].
+struct StoreTile {
+  int32_t* tile;
 
-template <int rows, int... vectors>
-constexpr std::array<SumEntries, block_vectors> sums_of_rows(std::integer_sequence<int, vectors...>) {
-  return {sum_entries<rows, vectors + 1>...};
+  template <int rows>
+  QSTEP_INLINE void operator()(const __m512i (&sum)[rows][1]) const {
+    unroll<rows>([&](auto r) QSTEP_INLINE { store(tile + r * tile_columns, sum[r][0]); });
+  }
+
+  void skip(int panels) { tile += panels * Shuffle8::tile_rows * tile_columns; }
+};
+
+/// Of one panel: finish(bias - offsets + sums).
+template <int rows, class Finish>
+void finish_panel(const uint16_t* sums, int64_t row_stride, const int32_t* bias, const int32_t* offsets,
+                  const Finish& finish) {
+  const __m512i start = _mm512_sub_epi32(load(bias), load(offsets));
+  __m512i sum[rows][1];
+  unroll<rows>([&](auto r) QSTEP_INLINE {
+    sum[r][0] = _mm512_add_epi32(start, _mm512_maskz_cvtepu16_epi32(all_lanes, avx2::load(sums + r * row_stride)));
+  });
+  finish(sum);
 }
 
-template <int... rows>
-constexpr auto sums_of_tiles(std::integer_sequence<int, rows...>) {
-  return std::array{sums_of_rows<rows + 1>(std::make_integer_sequence<int, block_vectors>{})...};
+/// What a tile of so many rows takes.
+template <class Finish>
+struct TileFunctions {
+  using MultiplyByTable = void (*)(const TileInput<std::byte>&, const uint8_t*, const PairTables::Block&, uint16_t*);
+  using FinishPanel = void (*)(const uint16_t*, int64_t, const int32_t*, const int32_t*, const Finish&);
+
+  std::array<MultiplyByTable, block_vectors> multiply_by_table;  // by vectors of the block, from 1 on
+  FinishPanel finish_panel;
+};
+
+template <class Finish, int rows, int... vectors>
+constexpr TileFunctions<Finish> functions_of_rows(std::integer_sequence<int, vectors...>) {
+  return {{multiply_by_table<rows, vectors + 1>...}, finish_panel<rows, Finish>};
+}
+
+template <class Finish, int... rows>
+constexpr auto functions_of_tiles(std::integer_sequence<int, rows...>) {
+  return std::array{functions_of_rows<Finish, rows + 1>(std::make_integer_sequence<int, block_vectors>{})...};
 }
 
 }  // namespace
 
+template <class Finish>
+void Shuffle8::multiply(int64_t panel, int panels, const TileInput<std::byte>& input, const int32_t* bias,
+                        Finish finish) const {
+  static constexpr auto table = functions_of_tiles<Finish>(std::make_integer_sequence<int, tile_rows>{});
+  const TileFunctions<Finish>& functions = table[static_cast<size_t>(input.rows) - 1];
+  alignas(memory_alignment) uint16_t sums[tile_rows * block_panels * tile_columns];
+  for (const int64_t end = panel + panels; panel < end;) {
+    const PairTables::Block block = tables_.block(panel);
+    functions.multiply_by_table[static_cast<size_t>(block.vectors) - 1](input, tables_.tables(), block, sums);
+    for (int p = 0; p < block_panels && panel < end; ++p, ++panel, bias += tile_columns, finish.skip(1)) {
+      functions.finish_panel(sums + p * tile_columns, block.vectors * vector_columns, bias, tables_.offsets(panel),
+                             finish);
+    }
+  }
+}
+
 void Shuffle8::multiply(int64_t panel, int panels, const TileInput<std::byte>& input, const int32_t* bias,
                         int32_t* tile) const {
-  static constexpr auto sum_table = sums_of_tiles(std::make_integer_sequence<int, tile_rows>{});
-  alignas(memory_alignment) uint16_t sums[tile_rows * block_panels * tile_columns];
-  const PairTables::Block block = tables_.block(panel);
-  sum_table[static_cast<size_t>(input.rows - 1)][static_cast<size_t>(block.vectors - 1)](input, tables_.tables(), block,
-                                                                                         sums);
-  const int row_stride = block.vectors * vector_columns;
-  for (int p = 0; p < panels; ++p, tile += tile_rows * tile_columns) {
-    const __m512i start = _mm512_sub_epi32(load(bias + p * tile_columns), load(tables_.offsets(panel + p)));
-    for (int r = 0; r < input.rows; ++r) {
-      const __m256i sum = avx2::load(sums + r * row_stride + p * tile_columns);
-      store(tile + r * tile_columns, _mm512_add_epi32(start, _mm512_maskz_cvtepu16_epi32(all_lanes, sum)));
-    }
+  multiply(panel, panels, input, bias, StoreTile{tile});
+}
+
+void Shuffle8::multiply_and_finish(int64_t panel, int panels, const TileInput<std::byte>& input, const int32_t* bias,
+                                   const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) const {
+  if (const float* factors = epilogue.float_factors(); factors != nullptr) {
+    multiply(panel, panels, input, bias, StoreCodes<ByFloatFactor>(epilogue, factors, tile, output.codes));
+  } else {
+    multiply(panel, panels, input, bias, StoreCodes<ByDoubleFactor>(epilogue, epilogue.factors(), tile, output.codes));
   }
 }
 

@@ -38,7 +38,16 @@ class Shuffle8 {
     epilogue.store_avx512(tile, output);
   }
 
+  static bool finishes_in_registers(const Epilogue& epilogue) {
+    return epilogue.float_factors() != nullptr || epilogue.factors() != nullptr;
+  }
+  void multiply_and_finish(int64_t panel, int panels, const TileInput<std::byte>& input, const int32_t* bias,
+                           const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) const;
+
  private:
+  template <class Finish>
+  void multiply(int64_t panel, int panels, const TileInput<std::byte>& input, const int32_t* bias, Finish finish) const;
+
   PairTables tables_;
 };
 

@@ -1,0 +1,55 @@
+#pragma once
+// What becomes of the sums of a tile that the AVX-512 arithmetics hold in registers.
+#include <algorithm>
+#include <cstdint>
+
+#include "qstep/kernels/epilogue/epilogue.h"
+#include "qstep/kernels/epilogue/x86_avx512.h"
+#include "qstep/kernels/x86_avx512.h"
+
+#if defined(__x86_64__)
+QSTEP_AVX512VNNI_BEGIN
+namespace qstep::kernels::avx512vnni {
+
+/// The epilogue of a tile in the registers that hold it.
+template <class Rounding>
+struct StoreCodes {
+  const CodeRange range;
+  const typename Rounding::Factor* factors;  // of the tile's first channel
+  int channels;                              // from there on
+  uint8_t* output;                           // where the first channel of offset 0 lies
+  const int64_t* row_offsets;
+
+  StoreCodes(const Epilogue& epilogue, const typename Rounding::Factor* all_factors, const AccumulatorTile& tile,
+             uint8_t* codes)
+      : range(epilogue),
+        factors(all_factors + tile.first_channel),
+        channels(tile.channels),
+        output(codes + tile.first_channel),
+        row_offsets(tile.row_offsets) {}
+
+  template <int rows, int panels>
+  QSTEP_INLINE void operator()(const __m512i (&sum)[rows][panels]) const {
+    unroll<panels>([&](auto p) QSTEP_INLINE {
+      const Rounding rounding(factors + p * tile_columns);
+      const auto mask = static_cast<__mmask16>((1U << std::min(channels - p * tile_columns, tile_columns)) - 1);
+      unroll<(rows + 3) / 4>([&](auto g) QSTEP_INLINE {
+        constexpr int count = std::min(4, rows - 4 * g);
+        __m512i steps[4];
+        unroll<4>([&](auto i)
+                      QSTEP_INLINE { steps[i] = i < count ? rounding.steps(sum[4 * g + i % count][p]) : steps[0]; });
+        store_rows<count>(range, steps, mask, output + p * tile_columns, row_offsets + 4 * g);
+      });
+    });
+  }
+
+  void skip(int panels) {
+    factors += panels * tile_columns;
+    channels -= panels * tile_columns;
+    output += panels * tile_columns;
+  }
+};
+
+}  // namespace qstep::kernels::avx512vnni
+QSTEP_AVX512VNNI_END
+#endif
