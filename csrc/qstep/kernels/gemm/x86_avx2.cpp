@@ -69,12 +69,24 @@ namespace {
 
 constexpr int few_rows = 2;  // a product of so few waits for its weights
 
+/// Asks for weights that will be wanted after those at `weights`: a product of many rows comes back to its panel, so it
+/// wants those of the next panel, which are read for the first time.
+template <int rows>
+QSTEP_INLINE inline void prefetch_ahead(const void* weights, int64_t panel_bytes) {
+  if constexpr (rows <= few_rows) {
+    prefetch_weights(weights);
+  } else {
+    _mm_prefetch(static_cast<const char*>(weights) + panel_bytes, _MM_HINT_T1);
+  }
+}
+
 // One panel of a tile is a function of its own: inlined into the loop over panels, gcc 12 spills its accumulators.
 // `halves` is 1 where a panel has no columns in its right half.
 
 template <int rows, int halves, class Finish>
 QSTEP_NOINLINE void multiply_madd16(const TileInput<int16_t>& input, const int16_t* panel, int64_t steps,
                                     const int32_t* bias, const Finish& finish) {
+  const int64_t panel_bytes = steps * 2 * tile_columns * static_cast<int64_t>(sizeof(int16_t));
   const int16_t* row[rows];
   __m256i sum[halves][rows];
   unroll<rows>([&](auto r) QSTEP_INLINE {
@@ -84,7 +96,7 @@ QSTEP_NOINLINE void multiply_madd16(const TileInput<int16_t>& input, const int16
   const auto add_step = [&](int64_t s) QSTEP_INLINE {
     __m256i weights[halves];
     unroll<halves>([&](auto h) QSTEP_INLINE { weights[h] = load(panel + h * 2 * half_columns); });
-    if constexpr (rows <= few_rows) prefetch_weights(panel);
+    prefetch_ahead<rows>(panel, panel_bytes);
     unroll<rows>([&](auto r) QSTEP_INLINE {
       const __m256i codes = broadcast_4_bytes(row[r] + input.steps[s]);
       unroll<halves>([&](auto h) QSTEP_INLINE { add_int32(sum[h][r], _mm256_madd_epi16(codes, weights[h])); });
@@ -102,8 +114,9 @@ QSTEP_NOINLINE void multiply_madd16(const TileInput<int16_t>& input, const int16
 
 /// Windows of any length; between them the int32 accumulators are in memory.
 template <int rows, int halves, class Finish>
-QSTEP_NOINLINE void multiply_windows(const TileInput<uint8_t>& input, const int8_t* panel,
+QSTEP_NOINLINE void multiply_windows(const TileInput<uint8_t>& input, const int8_t* panel, int64_t steps,
                                      std::span<const int32_t> lengths, const int32_t* bias, const Finish& finish) {
+  const int64_t panel_bytes = steps * step_weights;
   const int32_t* step = input.steps;
   const uint8_t* row[rows];
   unroll<rows>([&](auto r) QSTEP_INLINE { row[r] = input.row[r]; });
@@ -119,7 +132,7 @@ QSTEP_NOINLINE void multiply_windows(const TileInput<uint8_t>& input, const int8
       const int8_t* at = panel + ahead * step_weights;
       __m256i weights[halves];
       unroll<halves>([&](auto h) QSTEP_INLINE { weights[h] = load(at + h * half_weights); });
-      if constexpr (rows <= few_rows) prefetch_weights(at);
+      prefetch_ahead<rows>(at, panel_bytes);
       unroll<rows>([&](auto r) QSTEP_INLINE {
         const __m256i codes = broadcast_4_bytes(row[r] + step[ahead]);
         unroll<halves>([&](auto h) QSTEP_INLINE { add_int16(sum[h][r], _mm256_maddubs_epi16(codes, weights[h])); });
@@ -156,6 +169,7 @@ QSTEP_NOINLINE void multiply_windows(const TileInput<uint8_t>& input, const int8
 template <int rows, int halves, int window, class Finish>
 QSTEP_NOINLINE void multiply_constant_windows(const TileInput<uint8_t>& input, const int8_t* panel, int64_t steps,
                                               const Int16Windows& plan, const int32_t* bias, const Finish& finish) {
+  const int64_t panel_bytes = steps * step_weights;
   const __m256i ones = _mm256_set1_epi16(1);
   const uint8_t* row[rows];
   __m256i sum[halves][rows];
@@ -172,7 +186,7 @@ QSTEP_NOINLINE void multiply_constant_windows(const TileInput<uint8_t>& input, c
         const int8_t* weights = panel + s * step_weights;
         __m256i narrow[halves];
         unroll<window>([&](auto i) QSTEP_INLINE {
-          if constexpr (rows <= few_rows && r == 0) prefetch_weights(weights);
+          if constexpr (r == 0) prefetch_ahead<rows>(weights, panel_bytes);
           const __m256i codes = broadcast_4_bytes(run);
           unroll<halves>([&](auto h) QSTEP_INLINE {
             const __m256i products = _mm256_maddubs_epi16(codes, load(weights + h * half_weights));
@@ -193,7 +207,7 @@ QSTEP_NOINLINE void multiply_constant_windows(const TileInput<uint8_t>& input, c
     const int8_t* at = panel + s * step_weights;
     __m256i weights[halves];
     unroll<halves>([&](auto h) QSTEP_INLINE { weights[h] = load(at + h * half_weights); });
-    if constexpr (rows <= few_rows) prefetch_weights(at);
+    prefetch_ahead<rows>(at, panel_bytes);
     unroll<rows>([&](auto r) QSTEP_INLINE {
       const __m256i codes = broadcast_4_bytes(row[r] + input.steps[s]);
       unroll<halves>([&](auto h) QSTEP_INLINE { widen(sum[h][r], _mm256_maddubs_epi16(codes, weights[h])); });
@@ -268,7 +282,7 @@ void Maddubs16::multiply(int64_t panel, int panels, const TileInput<uint8_t>& in
         };
         switch (plan.window) {
           case 0:
-            return multiply_windows<r, halves>(input, weights, plan.lengths, bias, finish);
+            return multiply_windows<r, halves>(input, weights, steps_, plan.lengths, bias, finish);
           case 1:
             return multiply(std::integral_constant<int, 1>{});
           case 2:
