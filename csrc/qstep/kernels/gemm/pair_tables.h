@@ -5,13 +5,13 @@
 //
 //   table[a][b][v, w] = a * v + b * w + quant_max * (max(-v, 0) + max(-w, 0))        in [0, quant_max * (|v| + |w|)]
 //
-// An instruction looks up the entries of a vector of columns at once, and they are added up in bytes. A sum over any depth
-// is at most quant_max * sum|w|: a window is a run of steps for which that is below 256, and at its end sums are widened
-// to 16 bits. The part of the entries that does not depend on codes, the column's offset, is taken off at the end.
+// An instruction looks up the entries of a vector of columns at once, and they are added up in bytes. A sum over any
+// depth is at most quant_max * sum|w|: a window is a run of steps for which that is below 256, and at its end sums are
+// widened to 16 bits. The part of the entries that does not depend on codes, the column's offset, is taken off at the end.
 //
 // Codes are staged as places of tables: two bytes for each pair, in which 16 stands for the next table. Columns lie in
-// vectors, and vectors in blocks that are multiplied at once. The places of a vector's bytes are those of the columns of
-// its panels [2][panels of vector / 2][tile_columns] where even bytes come first, as they do when bytes are widened.
+// vectors, and vectors in blocks that are multiplied at once. The first half of a vector's panels lies in its even bytes,
+// the second in its odd ones, so that the columns of each are in order when even and odd bytes are widened.
 #include <cstddef>
 #include <cstdint>
 #include <span>
