@@ -115,12 +115,12 @@ QSTEP_NOINLINE void multiply_madd16(const TileInput<int16_t>& input, const int16
 /// Windows of any length; between them the int32 accumulators are in memory.
 template <int rows, int halves, class Finish>
 QSTEP_NOINLINE void multiply_windows(const TileInput<uint8_t>& input, const int8_t* panel, int64_t steps,
-                                     std::span<const int32_t> lengths, const int32_t* bias, const Finish& finish) {
+                                     std::span<const int32_t> lengths, const int32_t* bias, Finish& finish) {
   const int64_t panel_bytes = steps * step_weights;
   const int32_t* step = input.steps;
   const uint8_t* row[rows];
   unroll<rows>([&](auto r) QSTEP_INLINE { row[r] = input.row[r]; });
-  alignas(memory_alignment) int32_t sums[rows * tile_columns];
+  int32_t* sums = finish.tile;
   const int32_t* before = bias;  // of the sums of row 0
   int64_t row_stride = 0;
   for (size_t w = 0;; ++w) {
@@ -159,7 +159,9 @@ QSTEP_NOINLINE void multiply_windows(const TileInput<uint8_t>& input, const int8
       });
     });
     if (w + 1 == lengths.size()) return finish(sum[0], sum[halves - 1]);
-    StoreTile{sums}(sum[0], sum[halves - 1]);
+    unroll<rows>([&](auto r) QSTEP_INLINE {
+      unroll<halves>([&](auto h) QSTEP_INLINE { store(sums + r * tile_columns + h * half_columns, sum[h][r]); });
+    });
     before = sums;
     row_stride = tile_columns;
   }

@@ -13,7 +13,7 @@ QSTEP_AVX2_BEGIN
 namespace qstep::kernels::avx2 {
 
 // A Finish takes the sums of a tile's rows, finish(left, right), of which it may need the left ones only, and moves on to
-// the next panel.
+// the next panel. Until then tile[tile_rows][tile_columns] may hold sums that are not complete.
 
 /// Stores the sums in tile[panels][tile_rows][tile_columns].
 struct StoreTile {
@@ -39,14 +39,15 @@ struct StoreCodes {
   int channels;          // from there on
   uint8_t* output;       // where the first channel of offset 0 lies
   const int64_t* row_offsets;
+  alignas(memory_alignment) int32_t tile[Madd16::tile_rows * tile_columns];
 
-  QSTEP_INLINE StoreCodes(const Epilogue& epilogue, const AccumulatorTile& tile, uint8_t* codes)
+  QSTEP_INLINE StoreCodes(const Epilogue& epilogue, const AccumulatorTile& where, uint8_t* codes)
       : range(epilogue),
         zero_point(epilogue.zero_point()),
-        factors(epilogue.float_factors() + tile.first_channel),
-        channels(tile.channels),
-        output(codes + tile.first_channel),
-        row_offsets(tile.row_offsets) {}
+        factors(epilogue.float_factors() + where.first_channel),
+        channels(where.channels),
+        output(codes + where.first_channel),
+        row_offsets(where.row_offsets) {}
 
   template <int rows>
   QSTEP_INLINE void operator()(const __m256i (&left)[rows], const __m256i (&right)[rows]) const {
