@@ -8,6 +8,12 @@ from cifar10_network import BLOCKS, ResNet20
 from torch import Tensor, nn
 
 
+def real(layer: nn.Module, output: Tensor) -> Tensor:
+    """What a layer's output stands for: F8Net's tensors hold it in units of eta."""
+    eta = layer.output_quantizer.eta
+    return output if eta is None else output * eta
+
+
 class Distillation:
     """Draws a prepared ResNet-20 to a float one, in its logits and in what leaves every block.
 
@@ -28,7 +34,9 @@ class Distillation:
         self._taught: list[Tensor] = []
         fused = teacher.activation is F.relu  # the student's additions apply a ReLU themselves
         for block, addition in BLOCKS.items() if features else ():
-            student.get_submodule(addition).register_forward_hook(lambda _, x, y: self._learned.append(y))
+            student.get_submodule(addition).register_forward_hook(
+                lambda layer, x, y: self._learned.append(real(layer, y))
+            )
             teacher.get_submodule(block).register_forward_hook(
                 lambda _, x, y: self._taught.append(F.relu(y) if fused else y)
             )

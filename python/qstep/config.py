@@ -188,6 +188,7 @@ class QConfig:
         clipping: bool = True,
         format: str = "std",
         rectified: bool = True,
+        private_range: bool = False,
         reference_mask: bool = False,
         reference_fl: bool = False,
         reference_residual: bool = False,
@@ -201,6 +202,7 @@ class QConfig:
             clipping: learn clipping levels; ``False`` for a short fine-tuning.
             format: fraction lengths from the standard deviation (``"std"``) or by search (``"grid"``).
             rectified: the standard deviation of a rectified tensor is put back to that of the Gaussian.
+            private_range: tensors that additions connect clip at levels powers of two apart, not at one (beyond the paper).
             reference_mask, reference_fl, reference_residual: do what the official code does where that differs.
         """
         rules = {
@@ -215,6 +217,7 @@ class QConfig:
             "alpha_init": alpha_init,
             "clipping": clipping,
             "rectified": rectified,
+            "private_range": private_range,
             "reference_fl": reference_fl,
             "reference_residual": reference_residual,
         }

@@ -302,6 +302,38 @@ def test_chains_share_alpha_and_differ_by_powers_of_two() -> None:
     assert (inside - (target.eta * y).clamp_max(254 * step)).abs().max() <= step * 0.5001
 
 
+def test_private_ranges_are_powers_of_two_apart() -> None:
+    """A chain whose later tensors are twenty times as large as the first ones."""
+    torch.manual_seed(4)
+    x = example()
+    net = settle(residual_network(), x)
+    with torch.no_grad():
+        for name, parameter in net[3].named_parameters():
+            if name.startswith("bn2"):
+                parameter *= 20
+    error, use = {}, {}
+    for private_range in (False, True):
+        model = prepared(copy.deepcopy(net), x, alpha_init="max", private_range=private_range).eval()
+        members = {q: 0.0 for q in quantizers(model).values() if q.leader.alpha is not None and not q._source}
+        steps = {(q.eta * q.scale / (q.leader.alpha() / q.levels)).item() for q in members}
+        assert all(math.frexp(round(step, 6))[0] == 0.5 for step in steps)
+        assert (len(steps) > 2) == private_range  # else 1, and 2 for signed ones
+        for module in model.modules():
+            if getattr(module, "output_quantizer", None) in members:
+                module.register_forward_hook(
+                    lambda m, _, y, used=members: used.update(
+                        {m.output_quantizer: y.abs().max().item() / m.output_quantizer.scale.item()}
+                    )
+                )
+        with torch.no_grad():
+            error[private_range] = (model(x) - net(x)).square().mean().item()
+        use[private_range] = min(code / q.quant_max for q, code in members.items())
+        train_steps(model, x)
+        assert_same_codes(model, x)
+    assert use[True] > 0.45 > 0.2 > use[False]
+    assert error[True] < error[False]
+
+
 def test_pure_signed_chain_uses_all_codes() -> None:
     class Bottlenecks(nn.Module):
         def __init__(self) -> None:

@@ -68,23 +68,29 @@ class F8NetWeight(WeightQuantizer):
         return QuantizedWeight(values, _ops.power_of_two(-length), self.zero_point)
 
 
+LARGEST_RANGE_EXPONENT = 16  # of a dead tensor's level to that of a live one
+
+
 class F8NetActivation(ActivationQuantizer):
     """F8Net activations: PACT in fixed point, unsigned behind a ReLU, signed ("double-side") elsewhere.
 
     The clipping level ``alpha`` has no gradient of its own here: it is learned through ``eta = 2^FL * alpha / levels`` in the weights
     of the layer before and the layers behind. Tensors that additions connect form a chain with one ``alpha``; each keeps a fraction
     length of its own, so that all their ``eta`` differ by exact powers of two. In a chain with unsigned members a signed tensor counts in
-    steps of ``2 alpha / levels``, with the levels of the unsigned ones.
+    steps of ``2 alpha / levels``, with the levels of the unsigned ones. With ``private_range`` a tensor clips at ``2^range_exponent alpha``
+    and counts in steps as much finer or coarser.
 
     Args:
         nonnegative: whether an activation function made the tensor: unsigned codes.
         alpha_init: first clipping level: ``"mse"`` (least squared error on the calibration batches), ``"max"``, or a number (the
-            official code starts at 8). In a chain the largest of its members'.
+            official code starts at 8). In a chain the largest of its members', or with ``private_range`` that of the first.
         clipping: learn a clipping level; else ``eta`` is 1 ("no clipping", for short fine-tuning).
         format: ``"std"``, the rule of the standard deviation (8 bits only), or ``"grid"``, the least squared error.
         rectified: a ReLU made the tensor, so its standard deviation is put back to that of the Gaussian that the rule is for.
         momentum: weight of the batch in the moving average of fraction lengths. What it rounds to is in force from the next step on.
         mask: where the gradient passes, see :func:`qstep.functional.fixed_point`.
+        private_range: tensors of a chain clip at levels that are powers of two apart, each at the least that holds its own first level.
+            Beyond the paper, whose chains have one level and so one step; skips are shifted all the same.
         reference_fl: quantize with the format of the batch in training, while ``eta`` follows the moving average, as the official code.
         reference_residual: additions ignore that their operands' ``eta`` differ, as the official code.
     """
@@ -92,6 +98,7 @@ class F8NetActivation(ActivationQuantizer):
     method = "f8net"
     alpha: ClippingLevel | None
     fraction_length: Tensor
+    range_exponent: Tensor
     average: Tensor
     frozen: Tensor
 
@@ -106,6 +113,7 @@ class F8NetActivation(ActivationQuantizer):
         rectified: bool = True,
         momentum: float = 0.1,
         mask: str = "pact",
+        private_range: bool = False,
         reference_fl: bool = False,
         reference_residual: bool = False,
     ) -> None:
@@ -124,10 +132,12 @@ class F8NetActivation(ActivationQuantizer):
         self.rectified = rectified and nonnegative
         self.momentum = momentum
         self.mask = mask
+        self.private_range = private_range
         self.reference_fl = reference_fl
         self.reference_residual = reference_residual
         self.alpha = ClippingLevel() if clipping else None
         self.register_buffer("fraction_length", torch.tensor(6, dtype=torch.int32))
+        self.register_buffer("range_exponent", torch.tensor(0, dtype=torch.int32))
         self.register_buffer("average", torch.tensor(6.0))
         self.register_buffer("frozen", torch.tensor(False))
         self.register_buffer("zero_point", torch.tensor(0), persistent=False)
@@ -174,7 +184,7 @@ class F8NetActivation(ActivationQuantizer):
             return self._source[0].exponent
         if self.leader.alpha is None:
             return torch.zeros_like(self.fraction_length)
-        return self.fraction_length + (1 if self.signed and self.leader._chain_unsigned else 0)
+        return self.fraction_length + self.range_exponent + (1 if self.signed and self.leader._chain_unsigned else 0)
 
     @property
     def eta(self) -> Tensor:  # type: ignore[override]
@@ -279,10 +289,16 @@ class F8NetActivation(ActivationQuantizer):
         leader = self.leader
         if leader.alpha is not None and not self._source:
             alpha = self._first_alpha(samples).to(self.average.device)
-            known = leader.alpha() if leader._alpha_known else torch.zeros_like(alpha)
-            largest = torch.maximum(alpha, known)
-            leader.alpha.set(torch.where(largest > 0, largest, 1.0))
+            alpha = torch.where(alpha > 0, alpha, 1.0)
+            if not leader._alpha_known:
+                leader.alpha.set(alpha)
+            elif not self.private_range:
+                leader.alpha.set(torch.maximum(alpha, leader.alpha()))
             leader._alpha_known = True
+            if self.private_range:
+                rounding = 1e-3  # of the division: the leader's own exponent is 0
+                exponent = ((alpha / leader.alpha()).log2() - rounding).ceil()
+                self.range_exponent.copy_(exponent.clamp(-LARGEST_RANGE_EXPONENT, LARGEST_RANGE_EXPONENT))
         # The first format is that of the real values: with a clipping level of a few deviations, eta starts near 1.
         self.average.copy_(self._format_of(samples / self.eta.cpu() if self._source else samples))
         self.fraction_length.copy_(self.average)

@@ -9,6 +9,8 @@
 namespace qstep::methods {
 namespace {
 
+constexpr int64_t largest_range_exponent = 16;  // of a dead tensor's level to that of a live one
+
 int64_t limit_of(int64_t bit_width, bool is_signed) {
   return f8net::largest_code(static_cast<int32_t>(bit_width), is_signed);
 }
@@ -72,6 +74,7 @@ F8NetActivationQuantizer::F8NetActivationQuantizer(int64_t bit_width, bool nonne
   options_.rectified = options_.rectified && nonnegative;
   if (options_.clipping) alpha_ = register_module("alpha", std::make_shared<ClippingLevel>());
   fraction_length_ = register_buffer("fraction_length", at::full({}, 6, at::kInt));
+  range_exponent_ = register_buffer("range_exponent", at::zeros({}, at::kInt));
   average_ = register_buffer("average", at::full({}, 6.0));
   frozen_ = register_buffer("frozen", at::zeros({}, at::kBool));
   zero_point_ = at::zeros({}, at::kInt);
@@ -98,7 +101,8 @@ int64_t F8NetActivationQuantizer::levels() const { return limit_of(bit_width(), 
 Tensor F8NetActivationQuantizer::exponent() const {
   if (source_) return source_->exponent();
   if (!leader().alpha_) return at::zeros_like(fraction_length_);
-  return is_signed() && leader().chain_unsigned_ ? fraction_length_ + 1 : fraction_length_;
+  const Tensor exponent = fraction_length_ + range_exponent_;
+  return is_signed() && leader().chain_unsigned_ ? exponent + 1 : exponent;
 }
 
 std::optional<Tensor> F8NetActivationQuantizer::eta() const {
@@ -212,9 +216,18 @@ void F8NetActivationQuantizer::initialize(const Tensor& samples) {
   F8NetActivationQuantizer& chain = leader();
   if (chain.alpha_ && !source_) {
     Tensor alpha = first_alpha(samples).to(average_.device());
-    if (chain.alpha_known_) alpha = at::maximum(alpha, chain.alpha_->value());
-    chain.alpha_->set(at::where(alpha > 0, alpha, at::ones_like(alpha)));
+    alpha = at::where(alpha > 0, alpha, at::ones_like(alpha));
+    if (!chain.alpha_known_) {
+      chain.alpha_->set(alpha);
+    } else if (!options_.private_range) {
+      chain.alpha_->set(at::maximum(alpha, chain.alpha_->value()));
+    }
     chain.alpha_known_ = true;
+    if (options_.private_range) {
+      constexpr double rounding = 1e-3;  // of the division: the leader's own exponent is 0
+      const Tensor exponent = ((alpha / chain.alpha_->value()).log2() - rounding).ceil();
+      range_exponent_.copy_(exponent.clamp(-largest_range_exponent, largest_range_exponent));
+    }
   }
   // The first format is that of the real values: with a clipping level of a few deviations, eta starts near 1.
   average_.copy_(format_of(source_ ? samples / eta()->to(samples.device()) : samples));

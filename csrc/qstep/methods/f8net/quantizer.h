@@ -35,13 +35,15 @@ struct F8NetActivationOptions {
   bool rectified = true;            ///< the deviation of a rectified tensor is put back to that of the Gaussian
   double momentum = 0.1;            ///< weight of the batch in the moving average of fraction lengths
   std::string mask = "pact";        ///< as in F8NetWeightOptions
+  bool private_range = false;       ///< tensors of a chain clip at levels that are powers of two apart, not at one
   bool reference_fl = false;        ///< in training the batch's format quantizes, while eta follows the moving average
   bool reference_residual = false;  ///< additions ignore that their operands' eta differ
 };
 
 /// PACT in fixed point, unsigned behind a ReLU, signed elsewhere. The clipping level alpha is learned through eta = 2^FL
 /// alpha / levels in the weights of the layers on both sides. Tensors that additions connect form a chain with one alpha;
-/// in a chain with unsigned members a signed one counts in steps of 2 alpha / levels.
+/// in a chain with unsigned members a signed one counts in steps of 2 alpha / levels. With private_range (beyond the
+/// paper) a tensor clips at 2^range_exponent alpha, the least that holds its own first level, in steps that fit.
 class F8NetActivationQuantizer : public ActivationQuantizer {
  public:
   F8NetActivationQuantizer(int64_t bit_width, bool nonnegative, F8NetActivationOptions options = {});
@@ -82,6 +84,7 @@ class F8NetActivationQuantizer : public ActivationQuantizer {
   F8NetActivationOptions options_;
   std::shared_ptr<ClippingLevel> alpha_;  // of a leader that clips
   Tensor fraction_length_;                // buffers
+  Tensor range_exponent_;
   Tensor average_;
   Tensor frozen_;
   Tensor zero_point_;
