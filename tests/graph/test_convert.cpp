@@ -201,15 +201,27 @@ struct FixedPointNetImpl : torch::nn::Module {
 };
 TORCH_MODULE(FixedPointNet);
 
-TEST(F8Net, EvalAndFrozenTrainingAreTheIntegerNetwork) {
-  const qstep::QConfig config = qstep::QConfig::f8net();
+class F8Net : public testing::TestWithParam<bool> {};
+INSTANTIATE_TEST_SUITE_P(PrivateRange, F8Net, testing::Bool());
+
+TEST_P(F8Net, EvalAndFrozenTrainingAreTheIntegerNetwork) {
+  const qstep::QConfig config = qstep::QConfig::f8net({.activation = {.private_range = GetParam()}});
   torch::manual_seed(1);
   FixedPointNet net(config);
+  {
+    const torch::NoGradGuard no_grad;
+    net->body->norm_weight.mul_(20);
+  }
   int64_t alphas = 0;
   for (const auto& parameter : net->named_parameters()) alphas += parameter.key().find("alpha") != std::string::npos;
   EXPECT_EQ(alphas, 1);  // stem, body and add are one chain; the pool follows it; input and output hold real values
   const auto forward = [&](const torch::Tensor& x) { return net->forward(x); };
   qstep::calibrate(*net, forward, {images(8, 2)});
+  bool is_shared = true;
+  for (const auto& buffer : net->named_buffers()) {
+    if (buffer.key().ends_with("range_exponent")) is_shared = is_shared && buffer.value().item<int>() == 0;
+  }
+  EXPECT_NE(is_shared, GetParam());
   torch::optim::SGD optimizer(net->parameters(), torch::optim::SGDOptions(1e-2));
   for (int step = 0; step < 3; ++step) {
     optimizer.zero_grad();
