@@ -49,7 +49,6 @@ class Method:
     config: Callable[..., qstep.QConfig] | None
     options: Mapping[str, Any] = field(default_factory=dict)
     learning_rate: float = 0.01
-    clip: float | None = None  # of the gradient's norm
     incremental: bool = False  # INQ: weights are frozen step by step
     epochs: int = 4  # 0: post-training quantization
 
@@ -114,7 +113,6 @@ class Training:
     optimizer: torch.optim.Optimizer
     settings: Mapping[str, Any]
     rate: float
-    clip: float | None = None  # of the gradient's norm
     schedule: qstep.optim.InqSchedule | None = None
     distillation: Distillation | None = None
     epoch: int = 0
@@ -157,8 +155,6 @@ class Training:
         if self.distillation is not None:
             loss = loss + self.distillation.loss(x, outputs)
         loss.backward()
-        if self.clip is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.optimizer.step()
         return loss.item()
 
@@ -299,7 +295,7 @@ def main() -> None:
     if arguments.teacher is not None:
         teacher = float_network(arguments.activation, arguments.teacher)
         distillation = Distillation(model, teacher, arguments.features)
-    run = Training(model, optimizer, settings, rate, method.clip, schedule, distillation)
+    run = Training(model, optimizer, settings, rate, schedule, distillation)
     state = folder / "state.pt"
     if state.exists():
         run.resume(state)

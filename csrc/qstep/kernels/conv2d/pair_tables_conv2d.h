@@ -15,11 +15,12 @@ bool has_whole_pairs(const Conv2dProblem& problem) {
 }
 
 /// True where this is faster than a direct convolution, and than one by Winograd where that takes
-/// `cost_of_winograd` of the direct one's time.
-template <class Arithmetic>
-bool supports_pair_tables_conv2d(const Conv2dProblem& problem, bool has_winograd, double cost_of_winograd) {
-  return has_whole_pairs<Arithmetic>(problem) &&
-         Arithmetic::relative_cost(as_gemm(problem), problem.groups) < (has_winograd ? cost_of_winograd : 1);
+/// `cost_of_winograd` < 1 of the direct one's time. Whether it does is asked last: the answer transforms all weights.
+template <class Arithmetic, bool (*supports_winograd)(const Conv2dProblem&)>
+bool supports_pair_tables_conv2d(const Conv2dProblem& problem, double cost_of_winograd) {
+  if (!has_whole_pairs<Arithmetic>(problem)) return false;
+  const double cost = Arithmetic::relative_cost(as_gemm(problem), problem.groups);
+  return cost < cost_of_winograd || (cost < 1 && !supports_winograd(problem));
 }
 
 template <class Arithmetic>

@@ -26,12 +26,12 @@ bool shifts(const Conv2dProblem& problem) { return are_powers_of_two(problem.wei
 // Products by table, with the cost of Winograd's kernel for the same weights as measured on 3x3 layers with 64 to 512
 // channels. On AVX-512 that is 0.62 where a layer has even sides, and more than the direct kernel's on 7 x 7 pixels.
 bool shuffles_avx512vnni(const Conv2dProblem& problem) {
-  return supports_pair_tables_conv2d<avx512vnni::Shuffle8>(
-      problem, winograd::supports_winograd_conv2d<winograd::avx512vnni::Dpbusd>(problem), 0.7);
+  return supports_pair_tables_conv2d<avx512vnni::Shuffle8,
+                                     winograd::supports_winograd_conv2d<winograd::avx512vnni::Dpbusd>>(problem, 0.7);
 }
 bool shuffles_avx2(const Conv2dProblem& problem) {
-  return supports_pair_tables_conv2d<avx2::Shuffle8>(
-      problem, winograd::supports_winograd_conv2d<winograd::avx2::Maddubs16>(problem), 0.62);
+  return supports_pair_tables_conv2d<avx2::Shuffle8, winograd::supports_winograd_conv2d<winograd::avx2::Maddubs16>>(
+      problem, 0.62);
 }
 
 constexpr Conv2dKernel table[] = {

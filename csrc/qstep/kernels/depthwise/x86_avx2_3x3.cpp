@@ -223,17 +223,8 @@ class Depthwise3x3 final : public PackedConv2d {
       : window_(problem.window),
         zero_pixel_(static_cast<size_t>(problem.in_channels), static_cast<uint8_t>(problem.zero_code)),
         epilogue_(problem.requantization, problem.in_channels, accumulator_bound(as_gemm(problem))) {
-    const int64_t channels = problem.in_channels;
-    for (int64_t first = 0; first < channels; first += block_channels) {
-      const int64_t rest = channels - first;
-      const int width = rest <= lane_channels ? lane_channels : block_channels;
-      // The last block ends where the channels end.
-      if (rest >= width || channels >= width) {
-        add_block(problem, std::min(first, channels - width), width);
-      } else {
-        add_block(problem, 0, lane_channels);
-        add_block(problem, channels - lane_channels, lane_channels);
-      }
+    for (const ChannelBlock& block : channel_blocks(problem.in_channels, std::array{block_channels, lane_channels})) {
+      add_block(problem, block.first_channel, block.width);
     }
   }
 

@@ -37,11 +37,15 @@ struct PairTableCosts {
   double panel;
 };
 
+/// Packed weights, and what an Arithmetic (panel_gemm.h) on them has whatever its instructions.
 class PairTables {
  public:
+  using Code = std::byte;  ///< of a table's place
+  static constexpr int tile_rows = 6;
   static constexpr int pair = 2;
   static constexpr int step_pairs = 4;
   static constexpr int depth_step = step_pairs * pair;
+  static constexpr int depth_run = depth_step;
   static constexpr int place_bits = 4;  ///< binary digits of a table's size: those of a pair of weights
   static constexpr int most_codes = 16;
 

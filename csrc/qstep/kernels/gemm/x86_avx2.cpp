@@ -244,7 +244,7 @@ void Madd16::multiply(int64_t panel, int panels, const TileInput<int16_t>& input
   const int64_t panel_size = steps_ * tile_columns * depth_step;
   const int16_t* weights = weights_.data() + panel * panel_size;
   with_constant<tile_rows>(input.rows, [&](auto r) QSTEP_INLINE {
-    for (; panels > 0; --panels, weights += panel_size, bias += tile_columns, finish.next_panel()) {
+    for (; panels > 0; --panels, weights += panel_size, bias += tile_columns, finish.skip(1)) {
       with_halves(finish,
                   [&](auto halves) QSTEP_INLINE { multiply_madd16<r, halves>(input, weights, steps_, bias, finish); });
     }
@@ -275,7 +275,7 @@ template <class Finish>
 void Maddubs16::multiply(int64_t panel, int panels, const TileInput<uint8_t>& input, const int32_t* bias,
                          Finish&& finish) const {
   with_constant<tile_rows>(input.rows, [&](auto r) QSTEP_INLINE {
-    for (const int64_t end = panel + panels; panel < end; ++panel, bias += tile_columns, finish.next_panel()) {
+    for (const int64_t end = panel + panels; panel < end; ++panel, bias += tile_columns, finish.skip(1)) {
       const int8_t* weights = weights_.data() + panel * steps_ * step_weights;
       const Int16Windows& plan = plans_[static_cast<size_t>(panel)];
       with_halves(finish, [&](auto halves) QSTEP_INLINE {

@@ -13,7 +13,7 @@ QSTEP_AVX2_BEGIN
 namespace qstep::kernels::avx2 {
 
 // A Finish takes the sums of a tile's rows, finish(left, right), of which it may need the left ones only, and moves on to
-// the next panel. Until then tile[tile_rows][tile_columns] may hold sums that are not complete.
+// the panels behind, skip(panels). Until then tile[tile_rows][tile_columns] may hold sums that are not complete.
 
 /// Stores the sums in tile[panels][tile_rows][tile_columns].
 struct StoreTile {
@@ -28,7 +28,7 @@ struct StoreTile {
   }
 
   QSTEP_INLINE static bool needs_right_half() { return true; }
-  QSTEP_INLINE void next_panel() { tile += Madd16::tile_rows * tile_columns; }
+  QSTEP_INLINE void skip(int panels) { tile += panels * Madd16::tile_rows * tile_columns; }
 };
 
 /// The epilogue of a tile in the registers that hold it.
@@ -56,10 +56,10 @@ struct StoreCodes {
   }
 
   QSTEP_INLINE bool needs_right_half() const { return channels > half_columns; }
-  QSTEP_INLINE void next_panel() {
-    factors += tile_columns;
-    channels -= tile_columns;
-    output += tile_columns;
+  QSTEP_INLINE void skip(int panels) {
+    factors += panels * tile_columns;
+    channels -= panels * tile_columns;
+    output += panels * tile_columns;
   }
 };
 

@@ -81,6 +81,12 @@ namespace {
 
 constexpr int vector_bytes = 32;
 
+int32_t sum_lanes(__m256i x) {
+  const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  const __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
+  return _mm_cvtsi128_si32(two) + _mm_extract_epi32(two, 1);
+}
+
 /// The sum of a row's codes, `step_codes` at each of `count` places.
 template <int step_codes>
 int32_t sum_codes(const uint8_t* row, const int32_t* steps, int64_t count) {
@@ -90,18 +96,11 @@ int32_t sum_codes(const uint8_t* row, const int32_t* steps, int64_t count) {
   for (constexpr int run = vector_bytes / step_codes; s + run <= count; s += run) {
     sums = _mm256_add_epi64(sums, _mm256_sad_epu8(load(row + steps[s]), zero));
   }
-  int32_t sum = _mm256_extract_epi32(sums, 0) + _mm256_extract_epi32(sums, 2) + _mm256_extract_epi32(sums, 4) +
-                _mm256_extract_epi32(sums, 6);
+  int32_t sum = sum_lanes(sums);  // in every second one: below 2^31
   for (; s < count; ++s) {
     for (int i = 0; i < step_codes; ++i) sum += row[steps[s] + i];
   }
   return sum;
-}
-
-int32_t sum_lanes(__m256i x) {
-  const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
-  const __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
-  return _mm_cvtsi128_si32(two) + _mm_extract_epi32(two, 1);
 }
 
 /// Step `step` of a group.

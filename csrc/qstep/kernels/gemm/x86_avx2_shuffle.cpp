@@ -32,7 +32,7 @@ double Shuffle8::relative_cost(const GemmProblem& problem, int64_t groups) {
   return std::isinf(cost) ? cost : cost / Maddubs16::relative_cost(problem);
 }
 
-Shuffle8::Shuffle8(const GemmProblem& problem, int64_t groups) : tables_(problem, groups, shape) {}
+Shuffle8::Shuffle8(const GemmProblem& problem, int64_t groups) : PairTables(problem, groups, shape) {}
 
 void Shuffle8::stage_copies(uint8_t code, int64_t count, std::byte* output) {
   if (count == 0) return;
@@ -55,7 +55,7 @@ constexpr int vector_columns = vector_panels * tile_columns;
 /// sums[rows][vectors * vector_panels][tile_columns] = of entries.
 template <int rows, int vectors>
 QSTEP_NOINLINE void multiply_by_table(const TileInput<std::byte>& input, const uint8_t* tables,
-                                const PairTables::Block& block, uint16_t* sums) {
+                                      const PairTables::Block& block, uint16_t* sums) {
   const uint8_t* weights = block.weights;
   const int32_t* step = input.steps;
   const std::byte* row[rows];
@@ -129,14 +129,14 @@ void Shuffle8::multiply(int64_t panel, int panels, const TileInput<std::byte>& i
   alignas(memory_alignment) uint16_t sums[tile_rows * block_panels * tile_columns];
   with_constant<tile_rows>(input.rows, [&](auto r) QSTEP_INLINE {
     for (const int64_t end = panel + panels; panel < end;) {
-      const PairTables::Block block = tables_.block(panel);
-      if (block.vectors == 1) {
-        multiply_by_table<r, 1>(input, tables_.tables(), block, sums);
+      const Block in_block = block(panel);
+      if (in_block.vectors == 1) {
+        multiply_by_table<r, 1>(input, tables(), in_block, sums);
       } else {
-        multiply_by_table<r, block_vectors>(input, tables_.tables(), block, sums);
+        multiply_by_table<r, block_vectors>(input, tables(), in_block, sums);
       }
-      for (int p = 0; p < block_panels && panel < end; ++p, ++panel, bias += tile_columns, finish.next_panel()) {
-        finish_panel<r>(sums + p * tile_columns, block.vectors * vector_columns, bias, tables_.offsets(panel), finish);
+      for (int p = 0; p < block_panels && panel < end; ++p, ++panel, bias += tile_columns, finish.skip(1)) {
+        finish_panel<r>(sums + p * tile_columns, in_block.vectors * vector_columns, bias, offsets(panel), finish);
       }
     }
   });

@@ -9,13 +9,9 @@
 namespace qstep::kernels::avx2 {
 
 /// Products by table (pair_tables.h): vpshufb looks up 32 columns, 64 products.
-class Shuffle8 {
+class Shuffle8 : public PairTables {
  public:
-  using Code = std::byte;  // of a table's place
-  static constexpr int tile_rows = 6;
   static constexpr int tile_panels(int) { return 4; }
-  static constexpr int depth_step = PairTables::depth_step;
-  static constexpr int depth_run = depth_step;
 
   /// True where this is possible and faster than Maddubs16.
   static bool supports(const GemmProblem& problem) { return relative_cost(problem, 1) < 1; }
@@ -24,7 +20,6 @@ class Shuffle8 {
   static double relative_cost(const GemmProblem& problem, int64_t groups);
 
   Shuffle8(const GemmProblem& problem, int64_t groups);
-  size_t bytes() const { return tables_.bytes(); }
 
   void multiply(int64_t panel, int panels, const TileInput<std::byte>& input, const int32_t* bias, int32_t* tile) const;
   /// The last one of an odd number of codes is paired with 0.
@@ -42,8 +37,6 @@ class Shuffle8 {
   template <class Finish>
   void multiply(int64_t panel, int panels, const TileInput<std::byte>& input, const int32_t* bias,
                 Finish&& finish) const;
-
-  PairTables tables_;
 };
 
 }  // namespace qstep::kernels::avx2

@@ -29,7 +29,7 @@ double Shuffle8::relative_cost(const GemmProblem& problem, int64_t groups) {
   return PairTables::cost(problem, groups, shape, costs);
 }
 
-Shuffle8::Shuffle8(const GemmProblem& problem, int64_t groups) : tables_(problem, groups, shape) {}
+Shuffle8::Shuffle8(const GemmProblem& problem, int64_t groups) : PairTables(problem, groups, shape) {}
 
 }  // namespace qstep::kernels::avx512vnni
 
@@ -146,11 +146,10 @@ void Shuffle8::multiply(int64_t panel, int panels, const TileInput<std::byte>& i
   const TileFunctions<Finish>& functions = table[static_cast<size_t>(input.rows) - 1];
   alignas(memory_alignment) uint16_t sums[tile_rows * block_panels * tile_columns];
   for (const int64_t end = panel + panels; panel < end;) {
-    const PairTables::Block block = tables_.block(panel);
-    functions.multiply_by_table[static_cast<size_t>(block.vectors) - 1](input, tables_.tables(), block, sums);
+    const Block in_block = block(panel);
+    functions.multiply_by_table[static_cast<size_t>(in_block.vectors) - 1](input, tables(), in_block, sums);
     for (int p = 0; p < block_panels && panel < end; ++p, ++panel, bias += tile_columns, finish.skip(1)) {
-      functions.finish_panel(sums + p * tile_columns, block.vectors * vector_columns, bias, tables_.offsets(panel),
-                             finish);
+      functions.finish_panel(sums + p * tile_columns, in_block.vectors * vector_columns, bias, offsets(panel), finish);
     }
   }
 }

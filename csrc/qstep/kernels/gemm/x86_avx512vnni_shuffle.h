@@ -10,13 +10,9 @@
 namespace qstep::kernels::avx512vnni {
 
 /// Products by table (pair_tables.h): vpshufb looks up 64 columns, 128 products, twice as many as vpdpbusd makes.
-class Shuffle8 {
+class Shuffle8 : public PairTables {
  public:
-  using Code = avx2::Shuffle8::Code;
-  static constexpr int tile_rows = 6;
   static constexpr int tile_panels(int) { return 16; }
-  static constexpr int depth_step = PairTables::depth_step;
-  static constexpr int depth_run = depth_step;
 
   /// True where this is possible and faster than Dpbusd.
   static bool supports(const GemmProblem& problem) { return relative_cost(problem, 1) < 1; }
@@ -25,7 +21,6 @@ class Shuffle8 {
   static double relative_cost(const GemmProblem& problem, int64_t groups);
 
   Shuffle8(const GemmProblem& problem, int64_t groups);
-  size_t bytes() const { return tables_.bytes(); }
 
   void multiply(int64_t panel, int panels, const TileInput<std::byte>& input, const int32_t* bias, int32_t* tile) const;
   static void stage(const uint8_t* input, int64_t count, std::byte* output) {
@@ -47,8 +42,6 @@ class Shuffle8 {
  private:
   template <class Finish>
   void multiply(int64_t panel, int panels, const TileInput<std::byte>& input, const int32_t* bias, Finish finish) const;
-
-  PairTables tables_;
 };
 
 }  // namespace qstep::kernels::avx512vnni
