@@ -6,12 +6,21 @@ import torch
 import torch.nn.functional as F
 from cifar10_network import BLOCKS, ResNet20
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def real(layer: nn.Module, output: Tensor) -> Tensor:
     """What a layer's output stands for: F8Net's tensors hold it in units of eta."""
     eta = layer.output_quantizer.eta
     return output if eta is None else output * eta
+
+
+def fold_batch_norm(model: ResNet20) -> None:
+    """Makes a network in ``eval()`` faster, in place."""
+    for owner, index in [(model, 1), *((model.get_submodule(block), i) for block in BLOCKS for i in (1, 2))]:
+        convolution, batch_norm = getattr(owner, f"conv{index}"), getattr(owner, f"bn{index}")
+        setattr(owner, f"conv{index}", fuse_conv_bn_eval(convolution, batch_norm))
+        setattr(owner, f"bn{index}", nn.Identity())
 
 
 class Distillation:
@@ -23,12 +32,13 @@ class Distillation:
 
     Args:
         student: prepared from a :class:`ResNet20` with the teacher's activation.
-        teacher: the float network; it is put into ``eval()``.
+        teacher: the float network; it is put into ``eval()`` and its batch norm folded.
         features: weight of the blocks' terms; 0 leaves them out.
     """
 
     def __init__(self, student: nn.Module, teacher: ResNet20, features: float) -> None:
         self.teacher = teacher.eval()
+        fold_batch_norm(teacher)
         self.features = features
         self._learned: list[Tensor] = []
         self._taught: list[Tensor] = []

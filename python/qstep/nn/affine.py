@@ -235,9 +235,10 @@ class Conv2d(AffineLayer):
 
     def _real(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         top, left, bottom, right = self.padding
-        return tF.conv2d(
-            tF.pad(x, (left, right, top, bottom)), weight, bias, self.stride, 0, self.dilation, self.groups
-        )
+        if (top, left) == (bottom, right):
+            return tF.conv2d(x, weight, bias, self.stride, (top, left), self.dilation, self.groups)
+        x = tF.pad(x, (left, right, top, bottom))
+        return tF.conv2d(x, weight, bias, self.stride, 0, self.dilation, self.groups)
 
     def _on_codes(self, x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
         if not self._has_codes(weight):  # a real convolution with quantized weights

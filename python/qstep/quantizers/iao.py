@@ -100,7 +100,8 @@ class IaoActivation(ActivationQuantizer):
 
     @torch.no_grad()
     def _update(self, x: Tensor) -> None:
-        low, high = x.aminmax()
+        in_memory_order = x.permute(sorted(range(x.dim()), key=x.stride, reverse=True))  # else channels_last is copied
+        low, high = in_memory_order.aminmax()
         self.min.lerp_(low.to(self.min.dtype), 1 - self.smoothing)
         self.max.lerp_(high.to(self.max.dtype), 1 - self.smoothing)
         self.step += 1
