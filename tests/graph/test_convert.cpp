@@ -18,14 +18,17 @@ using qstep::ir::ValueId;
 struct NetImpl : torch::nn::Module {
   explicit NetImpl(const qstep::QConfig& config) {
     input = register_module("input", nn::Quantize(config));
-    stem = register_module("stem", nn::Conv2d(nn::Conv2dOptions(3, 8, 3).padding(1).batch_norm(true).relu(true), config, input->output()));
-    body = register_module("body", nn::Conv2d(nn::Conv2dOptions(8, 8, 3).padding(2).dilation(2).groups(4).bias(false).batch_norm(true),
-                                              config, stem->output()));
+    stem = register_module(
+        "stem", nn::Conv2d(nn::Conv2dOptions(3, 8, 3).padding(1).batch_norm(true).relu(true), config, input->output()));
+    body = register_module(
+        "body", nn::Conv2d(nn::Conv2dOptions(8, 8, 3).padding(2).dilation(2).groups(4).bias(false).batch_norm(true),
+                           config, stem->output()));
     add = register_module("add", nn::Add(config, body->output(), stem->output(), true));
-    narrow = register_module("narrow", nn::Conv2d(nn::Conv2dOptions(8, 4, 1).stride(1), config.with_bits(config.weight_bits, 8),
-                                                  add->output()));
+    narrow = register_module("narrow", nn::Conv2d(nn::Conv2dOptions(8, 4, 1).stride(1),
+                                                  config.with_bits(config.weight_bits, 8), add->output()));
     silu = register_module("silu", nn::Elementwise("silu", config, narrow->output()));
-    concat = register_module("concat", nn::Concat(config, std::vector<nn::QuantizerPtr>{add->output(), silu->output()}));
+    concat =
+        register_module("concat", nn::Concat(config, std::vector<nn::QuantizerPtr>{add->output(), silu->output()}));
     pool = register_module("pool", nn::AdaptiveAvgPool2d(2, 2, config.with_bits(8, 8), concat->output(), false));
     fc = register_module("fc", nn::Linear(nn::LinearOptions(48, 5).last(true), config, pool->output()));
   }
@@ -56,14 +59,15 @@ struct NetImpl : torch::nn::Module {
 TORCH_MODULE(Net);
 
 std::vector<std::pair<std::string, qstep::QConfig>> configs() {
-  return {{"IAO W8A8", qstep::QConfig::iao()},
-          {"IAO W8A8 per channel", qstep::QConfig::iao({.per_channel = true})},
-          {"PWLQ W4A8", qstep::QConfig::pwlq()},
-          {"PWLQ W4A8 code book", qstep::QConfig::pwlq({.weight = {.representation = "code_book"}})},
-          {"LSQ W3A3", qstep::QConfig::lsq(3, 3, true)},
-          {"LSQ+ W4A4", qstep::QConfig::lsq_plus()},
-          {"PACT W4A4", qstep::QConfig::pact()},
-          {"LSQ+ W2A2", qstep::QConfig::lsq_plus({.weight_bits = 2, .act_bits = 2, .activation = {.configuration = 3}})}};
+  return {
+      {"IAO W8A8", qstep::QConfig::iao()},
+      {"IAO W8A8 per channel", qstep::QConfig::iao({.per_channel = true})},
+      {"PWLQ W4A8", qstep::QConfig::pwlq()},
+      {"PWLQ W4A8 code book", qstep::QConfig::pwlq({.weight = {.representation = "code_book"}})},
+      {"LSQ W3A3", qstep::QConfig::lsq(3, 3, true)},
+      {"LSQ+ W4A4", qstep::QConfig::lsq_plus()},
+      {"PACT W4A4", qstep::QConfig::pact()},
+      {"LSQ+ W2A2", qstep::QConfig::lsq_plus({.weight_bits = 2, .act_bits = 2, .activation = {.configuration = 3}})}};
 }
 
 torch::Tensor images(int64_t count, uint64_t seed) {
@@ -81,7 +85,8 @@ Net trained(const qstep::QConfig& config) {
     const torch::Tensor loss = net->forward(images(8, 10 + step)).square().mean();
     EXPECT_TRUE(std::isfinite(loss.item<double>()));
     loss.backward();
-    for (const torch::Tensor& p : net->parameters()) EXPECT_TRUE(!p.grad().defined() || torch::isfinite(p.grad()).all().item<bool>());
+    for (const torch::Tensor& p : net->parameters())
+      EXPECT_TRUE(!p.grad().defined() || torch::isfinite(p.grad()).all().item<bool>());
     optimizer.step();
   }
   return net;
@@ -122,7 +127,8 @@ TEST(Convert, FindsAPlantedError) {
   Net net = trained(qstep::QConfig::lsq_plus());
   const auto integers = qstep::convert([&](Builder& b, ValueId x) { return net->lower(b, x); }, {1, 3, 8, 8});
   net->narrow->weight.data().select(0, 1).add_(0.5);
-  const auto result = qstep::compare(*net, [&](const torch::Tensor& x) { return net->forward(x); }, integers, images(4, 20));
+  const auto result = qstep::compare(
+      *net, [&](const torch::Tensor& x) { return net->forward(x); }, integers, images(4, 20));
   for (const qstep::LayerComparison& layer : result.layers) {
     const bool later = layer.name != "input" && layer.name != "stem" && layer.name != "body" && layer.name != "add";
     EXPECT_EQ(layer.differing > 0, later) << layer.name;
@@ -175,8 +181,10 @@ TEST(ParameterGroups, HoldEachParameterOnce) {
 struct FixedPointNetImpl : torch::nn::Module {
   explicit FixedPointNetImpl(const qstep::QConfig& config) {
     input = register_module("input", nn::Quantize(config));
-    stem = register_module("stem", nn::Conv2d(nn::Conv2dOptions(3, 8, 3).padding(1).batch_norm(true).relu6(true), config, input->output()));
-    body = register_module("body", nn::Conv2d(nn::Conv2dOptions(8, 8, 3).padding(1).batch_norm(true), config, stem->output()));
+    stem = register_module("stem", nn::Conv2d(nn::Conv2dOptions(3, 8, 3).padding(1).batch_norm(true).relu6(true),
+                                              config, input->output()));
+    body = register_module("body",
+                           nn::Conv2d(nn::Conv2dOptions(8, 8, 3).padding(1).batch_norm(true), config, stem->output()));
     add = register_module("add", nn::Add(config, body->output(), stem->output(), true));
     pool = register_module("pool", nn::AvgPool2d(3, config, add->output()));
     fc = register_module("fc", nn::Linear(nn::LinearOptions(32, 5).last(true), config, pool->output()));
@@ -226,10 +234,12 @@ TEST_P(F8Net, EvalAndFrozenTrainingAreTheIntegerNetwork) {
   for (int step = 0; step < 3; ++step) {
     optimizer.zero_grad();
     net->forward(images(8, 10 + step)).square().mean().backward();
-    for (const torch::Tensor& p : net->parameters()) EXPECT_TRUE(p.grad().defined() && torch::isfinite(p.grad()).all().item<bool>());
+    for (const torch::Tensor& p : net->parameters())
+      EXPECT_TRUE(p.grad().defined() && torch::isfinite(p.grad()).all().item<bool>());
     optimizer.step();
   }
-  const auto integers = qstep::convert([&](Builder& b, ValueId x) { return net->lower(b, x); }, {1, 3, 8, 8}, config.requantization);
+  const auto integers =
+      qstep::convert([&](Builder& b, ValueId x) { return net->lower(b, x); }, {1, 3, 8, 8}, config.requantization);
   EXPECT_EQ(qstep::compare(*net, forward, integers, images(4, 20)).differing_codes(), 0);
   net->stem->freeze_batch_norm();
   net->body->freeze_batch_norm();
@@ -259,18 +269,21 @@ TEST(BadInput, IsNamed) {
   const qstep::QConfig config = qstep::QConfig::lsq_plus();
   Net net(config);
   has(message_of([&] { net->forward(images(2, 1)); }), "missing calibration");
-  has(message_of([&] { qstep::calibrate(*net, [&](const torch::Tensor& x) { return net->forward(x); }, {}); }), "no batch");
+  has(message_of([&] { qstep::calibrate(*net, [&](const torch::Tensor& x) { return net->forward(x); }, {}); }),
+      "no batch");
   has(message_of([&] {
         qstep::calibrate(*net, [&](const torch::Tensor& x) { return net->forward(x); }, {images(2, 1) * NAN});
       }),
       "must be finite");
-  has(message_of([&] { nn::Conv2d(nn::Conv2dOptions(6, 8, 3).groups(4), config, net->input->output()); }), "groups must divide");
+  has(message_of([&] { nn::Conv2d(nn::Conv2dOptions(6, 8, 3).groups(4), config, net->input->output()); }),
+      "groups must divide");
   has(message_of([&] { nn::Quantize(config.with_bits(4, 9)); }), "bit_width must be in [2, 8], got 9");
   has(message_of([&] { nn::Linear(nn::LinearOptions(5, 5), config, net->fc->output()); }), "no quantizer");
   const qstep::QConfig f8net = qstep::QConfig::f8net();
   has(message_of([&] { nn::AdaptiveAvgPool2d(1, 1, f8net, nn::Quantize(f8net)->output()); }), "use AvgPool2d");
   has(message_of([&] { nn::Quantize(f8net.with_bits(8, 4)); }), "defined for 8 bits only, got 4");
-  has(message_of([&] { nn::Concat(f8net, std::vector<nn::QuantizerPtr>{nn::Quantize(f8net)->output()}); }), "not defined");
+  has(message_of([&] { nn::Concat(f8net, std::vector<nn::QuantizerPtr>{nn::Quantize(f8net)->output()}); }),
+      "not defined");
   has(message_of([&] { nn::Elementwise("cube", config, net->input->output()); }), "unknown function 'cube'");
   Net other = trained(config);
   has(message_of([&] {

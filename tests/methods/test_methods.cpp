@@ -12,8 +12,8 @@
 #include "qstep/methods/functional.h"
 #include "qstep/methods/iao/quantizer.h"
 #include "qstep/methods/lsq_plus/quantizer.h"
-#include "qstep/methods/pwlq/quantizer.h"
 #include "qstep/methods/pact/quantizer.h"
+#include "qstep/methods/pwlq/quantizer.h"
 
 namespace qstep::methods {
 namespace {

@@ -35,7 +35,8 @@ Input input_of(const py::array& array) {
   } else if (py::isinstance<py::array_t<int32_t>>(array)) {
     input.data = static_cast<const int32_t*>(array.data());
   } else {
-    fail("IntegerNetwork: input arrays must be float32, uint8 or int32, got {}", py::str(array.dtype()).cast<std::string>());
+    fail("IntegerNetwork: input arrays must be float32, uint8 or int32, got {}",
+         py::str(array.dtype()).cast<std::string>());
   }
   return input;
 }
@@ -123,65 +124,76 @@ py::dict profile_of(const IntegerNetwork& net, const engine::Profile& profile) {
 void bind_network(py::module_& m) {
   py::class_<IntegerNetwork>(m, "IntegerNetwork", "Runs a Graph; see csrc/qstep/engine/network.h.")
       .def(py::init([](const ir::Graph& graph, const std::optional<std::string>& isa, std::optional<int> num_threads) {
-             require(num_threads.value_or(1) >= 1, "IntegerNetwork: num_threads must be in [1, 1024], got {}", num_threads.value_or(1));
+             require(num_threads.value_or(1) >= 1, "IntegerNetwork: num_threads must be in [1, 1024], got {}",
+                     num_threads.value_or(1));
              return IntegerNetwork(graph, {.isa = isa.value_or(""), .num_threads = num_threads.value_or(0)});
            }),
            py::arg("graph"), py::arg("isa") = py::none(), py::arg("num_threads") = py::none())
-      .def("run",
-           [](const IntegerNetwork& net, const std::vector<py::array>& arrays) {
-             const std::vector<Input> inputs = inputs_of(arrays);
-             std::vector<Tensor> outputs;
-             {
-               const py::gil_scoped_release release;
-               outputs = net.run(inputs);
-             }
-             return arrays_of(std::move(outputs));
-           },
-           py::arg("inputs"))
-      .def("capture",
-           [](const IntegerNetwork& net, const std::vector<py::array>& arrays) {
-             py::dict values;
-             for (auto& [name, tensor] : net.capture(inputs_of(arrays))) values[py::str(name)] = array_of(std::move(tensor));
-             return values;
-           },
-           py::arg("inputs"))
-      .def("profile",
-           [](const IntegerNetwork& net, const std::vector<py::array>& arrays, int repeats) {
-             const std::vector<Input> inputs = inputs_of(arrays);
-             const auto profile = [&] {
-               const py::gil_scoped_release release;
-               return net.profile(inputs, repeats);
-             };
-             return profile_of(net, profile());
-           },
-           py::arg("inputs"), py::arg("repeats"))
-      .def("run_node",
-           [](const IntegerNetwork& net, const std::string& name, const std::vector<py::array>& arrays) {
-             return array_of(net.run_node(net.node_index(name), inputs_of(arrays)));
-           },
-           py::arg("name"), py::arg("inputs"))
-      .def("output_scales",
-           [](const IntegerNetwork& net) {
-             const ir::Value& value = net.graph().values[static_cast<size_t>(net.graph().outputs.at(0))];
-             return py::array_t<double>(static_cast<py::ssize_t>(value.scales.size()), value.scales.data());
-           },
-           "Real value of one step of the first output, per channel, where that output is accumulators.")
+      .def(
+          "run",
+          [](const IntegerNetwork& net, const std::vector<py::array>& arrays) {
+            const std::vector<Input> inputs = inputs_of(arrays);
+            std::vector<Tensor> outputs;
+            {
+              const py::gil_scoped_release release;
+              outputs = net.run(inputs);
+            }
+            return arrays_of(std::move(outputs));
+          },
+          py::arg("inputs"))
+      .def(
+          "capture",
+          [](const IntegerNetwork& net, const std::vector<py::array>& arrays) {
+            py::dict values;
+            for (auto& [name, tensor] : net.capture(inputs_of(arrays)))
+              values[py::str(name)] = array_of(std::move(tensor));
+            return values;
+          },
+          py::arg("inputs"))
+      .def(
+          "profile",
+          [](const IntegerNetwork& net, const std::vector<py::array>& arrays, int repeats) {
+            const std::vector<Input> inputs = inputs_of(arrays);
+            const auto profile = [&] {
+              const py::gil_scoped_release release;
+              return net.profile(inputs, repeats);
+            };
+            return profile_of(net, profile());
+          },
+          py::arg("inputs"), py::arg("repeats"))
+      .def(
+          "run_node",
+          [](const IntegerNetwork& net, const std::string& name, const std::vector<py::array>& arrays) {
+            return array_of(net.run_node(net.node_index(name), inputs_of(arrays)));
+          },
+          py::arg("name"), py::arg("inputs"))
+      .def(
+          "output_scales",
+          [](const IntegerNetwork& net) {
+            const ir::Value& value = net.graph().values[static_cast<size_t>(net.graph().outputs.at(0))];
+            return py::array_t<double>(static_cast<py::ssize_t>(value.scales.size()), value.scales.data());
+          },
+          "Real value of one step of the first output, per channel, where that output is accumulators.")
       .def("nodes", &nodes_of)
       .def("input_shapes",
            [](const IntegerNetwork& net) {
              std::vector<ir::Shape> shapes;
-             for (const ir::ValueId id : net.graph().inputs) shapes.push_back(net.graph().values[static_cast<size_t>(id)].shape);
+             for (const ir::ValueId id : net.graph().inputs)
+               shapes.push_back(net.graph().values[static_cast<size_t>(id)].shape);
              return shapes;
            })
-      .def("memory",
-           [](const IntegerNetwork& net, const std::vector<ir::Shape>& input_shapes) {
-             const engine::MemoryUse memory = net.memory(input_shapes);
-             return py::dict("arena"_a = memory.arena, "activations"_a = memory.activations, "scratch"_a = memory.scratch,
-                             "weights"_a = memory.weights, "codes"_a = memory.codes);
-           },
-           py::arg("input_shapes"))
+      .def(
+          "memory",
+          [](const IntegerNetwork& net, const std::vector<ir::Shape>& input_shapes) {
+            const engine::MemoryUse memory = net.memory(input_shapes);
+            return py::dict("arena"_a = memory.arena, "activations"_a = memory.activations,
+                            "scratch"_a = memory.scratch, "weights"_a = memory.weights, "codes"_a = memory.codes);
+          },
+          py::arg("input_shapes"))
       .def("graph", &IntegerNetwork::graph, py::return_value_policy::copy)
-      .def("save", [](const IntegerNetwork& net, const std::filesystem::path& path) { ir::save(net.graph(), path); }, py::arg("path"))
+      .def(
+          "save", [](const IntegerNetwork& net, const std::filesystem::path& path) { ir::save(net.graph(), path); },
+          py::arg("path"))
       .def("isa", [](const IntegerNetwork& net) { return std::string(net.isa()); })
       .def("num_threads", &IntegerNetwork::num_threads);
 

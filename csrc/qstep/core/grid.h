@@ -47,7 +47,8 @@ QSTEP_HOST_DEVICE float dequantize(int32_t q, const Grid& grid) {
 
 /// The code nearest to real zero: what padding writes. Equals zero_point when offset is 0 and zero_point is in range.
 QSTEP_HOST_DEVICE int32_t zero_code(const Grid& grid) {
-  const double nearest = round_half_even(-static_cast<double>(grid.offset) / static_cast<double>(grid.scale)) + grid.zero_point;
+  const double nearest =
+      round_half_even(-static_cast<double>(grid.offset) / static_cast<double>(grid.scale)) + grid.zero_point;
   return static_cast<int32_t>(clamp(nearest, static_cast<double>(grid.quant_min), static_cast<double>(grid.quant_max)));
 }
 

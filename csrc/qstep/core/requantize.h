@@ -39,7 +39,8 @@ inline bool is_power_of_two(double x) {
 /// `factor` rounded half to even to 24 bits. Factors too small to move any int32 accumulator off 0 become 0.
 /// Throws unless factor is finite and |factor| < 2^24.
 inline Multiplier exact_multiplier(double factor) {
-  require(std::isfinite(factor) && std::fabs(factor) < 0x1p24, "requantize: factor must be finite and below 2^24, got {}", factor);
+  require(std::isfinite(factor) && std::fabs(factor) < 0x1p24,
+          "requantize: factor must be finite and below 2^24, got {}", factor);
   int exponent = 0;
   const double mantissa = std::frexp(factor, &exponent);  // |mantissa| in [0.5, 1)
   auto multiplier = static_cast<int32_t>(round_half_even(std::ldexp(mantissa, 24)));
@@ -60,7 +61,8 @@ QSTEP_HOST_DEVICE int64_t requantize_exact(int32_t accumulator, Multiplier m) {
 /// TFLite's QuantizeMultiplier: 31-bit mantissa rounded half away from zero; factors below 2^-32 become 0.
 /// Throws unless factor is finite and |factor| < 2^30.
 inline Multiplier gemmlowp_multiplier(double factor) {
-  require(std::isfinite(factor) && std::fabs(factor) < 0x1p30, "requantize: gemmlowp factor must be finite and below 2^30, got {}", factor);
+  require(std::isfinite(factor) && std::fabs(factor) < 0x1p30,
+          "requantize: gemmlowp factor must be finite and below 2^30, got {}", factor);
   int exponent = 0;
   const double mantissa = std::frexp(factor, &exponent);
   auto multiplier = static_cast<int64_t>(std::round(std::ldexp(mantissa, 31)));

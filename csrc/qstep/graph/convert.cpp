@@ -65,20 +65,23 @@ ir::Graph lower(const std::function<ir::ValueId(ir::Builder&, ir::ValueId)>& low
   return builder.finish();
 }
 
-engine::IntegerNetwork convert(const std::function<ir::ValueId(ir::Builder&, ir::ValueId)>& lower, std::vector<int64_t> input_shape,
-                               core::RequantPolicy policy) {
+engine::IntegerNetwork convert(const std::function<ir::ValueId(ir::Builder&, ir::ValueId)>& lower,
+                               std::vector<int64_t> input_shape, core::RequantPolicy policy) {
   return engine::IntegerNetwork(qstep::lower(lower, std::move(input_shape), policy));
 }
 
 int64_t Comparison::total_codes() const {
-  return std::accumulate(layers.begin(), layers.end(), int64_t{0}, [](int64_t n, const LayerComparison& l) { return n + l.compared; });
+  return std::accumulate(layers.begin(), layers.end(), int64_t{0},
+                         [](int64_t n, const LayerComparison& l) { return n + l.compared; });
 }
 
 int64_t Comparison::differing_codes() const {
-  return std::accumulate(layers.begin(), layers.end(), int64_t{0}, [](int64_t n, const LayerComparison& l) { return n + l.differing; });
+  return std::accumulate(layers.begin(), layers.end(), int64_t{0},
+                         [](int64_t n, const LayerComparison& l) { return n + l.differing; });
 }
 
-Comparison compare(torch::nn::Module& model, const ForwardFunction& forward, const engine::IntegerNetwork& net, const at::Tensor& x) {
+Comparison compare(torch::nn::Module& model, const ForwardFunction& forward, const engine::IntegerNetwork& net,
+                   const at::Tensor& x) {
   const at::Tensor input = x.to(at::kCPU, at::kFloat).contiguous();
   const std::vector<engine::Input> inputs{{input.sizes().vec(), input.const_data_ptr<float>()}};
   const std::map<std::string, engine::Tensor> captured = net.capture(inputs);
@@ -91,7 +94,8 @@ Comparison compare(torch::nn::Module& model, const ForwardFunction& forward, con
     const auto theirs = captured.find(name);
     if (theirs == captured.end() || !layer.recorded()) return;
     const at::Tensor ours = layer.recorded()->cpu().contiguous();
-    require(ours.sizes().vec() == theirs->second.shape, "compare: layer '{}' has other shapes in model and network", name);
+    require(ours.sizes().vec() == theirs->second.shape, "compare: layer '{}' has other shapes in model and network",
+            name);
     const auto count = [&]<class T>(const std::vector<T>& data) {
       const T* values = ours.const_data_ptr<T>();
       int64_t differing = 0;

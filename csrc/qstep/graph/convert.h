@@ -29,7 +29,8 @@ void calibrate(torch::nn::Module& model, const ForwardFunction& forward, const s
 /// Throws Error for a layer that was never calibrated, or numbers that no integer network can hold.
 ir::Graph lower(const std::function<ir::ValueId(ir::Builder&, ir::ValueId)>& lower, std::vector<int64_t> input_shape,
                 core::RequantPolicy policy = core::RequantPolicy::exact);
-engine::IntegerNetwork convert(const std::function<ir::ValueId(ir::Builder&, ir::ValueId)>& lower, std::vector<int64_t> input_shape,
+engine::IntegerNetwork convert(const std::function<ir::ValueId(ir::Builder&, ir::ValueId)>& lower,
+                               std::vector<int64_t> input_shape,
                                core::RequantPolicy policy = core::RequantPolicy::exact);
 
 /// Codes of one layer (accumulators of a last one).
@@ -47,6 +48,7 @@ struct Comparison {
 
 /// Runs model.eval() without gradients and the network on x and compares every layer that is registered in the model under the name it
 /// was lowered with. Throws Error where there is none, or shapes differ.
-Comparison compare(torch::nn::Module& model, const ForwardFunction& forward, const engine::IntegerNetwork& net, const at::Tensor& x);
+Comparison compare(torch::nn::Module& model, const ForwardFunction& forward, const engine::IntegerNetwork& net,
+                   const at::Tensor& x);
 
 }  // namespace qstep

@@ -55,14 +55,15 @@ class Builder {
   ValueId multiply(const std::string& name, ValueId left, ValueId right, const Target& target);
 
   /// function: identity, relu, clamp (low, high), sigmoid, silu, hardsigmoid, hardswish, tanh, leaky_relu (slope), gelu, elu (alpha).
-  ValueId lookup(const std::string& name, ValueId x, const std::string& function, std::span<const double> arguments, const Grid& grid);
+  ValueId lookup(const std::string& name, ValueId x, const std::string& function, std::span<const double> arguments,
+                 const Grid& grid);
 
   ValueId max_pool2d(const std::string& name, ValueId x, const Window& window, bool ceil_mode);
   /// factor * mean. divisor_override 0 divides by the number of taps (with count_include_pad those in the padding too), else the sum of
   /// the taps inside the image is divided by it. Under the policy shift the factor is a power of two, and so is the divisor: it must be
   /// given unless all windows have a power of two of taps.
-  ValueId avg_pool2d(const std::string& name, ValueId x, const Window& window, bool ceil_mode, bool count_include_pad, const Target& target,
-                     double factor = 1.0, int32_t divisor_override = 0);
+  ValueId avg_pool2d(const std::string& name, ValueId x, const Window& window, bool ceil_mode, bool count_include_pad,
+                     const Target& target, double factor = 1.0, int32_t divisor_override = 0);
   /// Window i of o along a dimension of size s covers [floor(i*s/o), ceil((i+1)*s/o)). With divisor_override all windows must have one
   /// size. A height or width of 0 keeps the input's.
   ValueId adaptive_avg_pool2d(const std::string& name, ValueId x, int32_t height, int32_t width, const Target& target,
@@ -88,8 +89,8 @@ class Builder {
 
  private:
   ValueId append(const std::string& name, Operation operation, std::vector<ValueId> inputs, Value output);
-  ValueId bilinear(const std::string& name, ValueId left, ValueId right, Bilinear node, const Target& target, double left_factor,
-                   double right_factor);
+  ValueId bilinear(const std::string& name, ValueId left, ValueId right, Bilinear node, const Target& target,
+                   double left_factor, double right_factor);
   ValueId average(const std::string& name, ValueId x, AvgPool2d pool, const Target& target, double factor);
   const Value& codes(const std::string& name, ValueId x) const;  // a codes value or an Error
 

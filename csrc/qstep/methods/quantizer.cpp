@@ -24,7 +24,8 @@ Quantizer::Quantizer(std::string name, int64_t bit_width, int64_t quant_min, int
 bool Quantizer::ready() const { return initialized_.item<bool>(); }
 
 void Quantizer::require_ready() const {
-  require(ready(), "{}: missing calibration: run qstep::calibrate or load an archive before the first forward pass", name());
+  require(ready(), "{}: missing calibration: run qstep::calibrate or load an archive before the first forward pass",
+          name());
 }
 
 void Quantizer::set_ready() { initialized_.fill_(true); }
@@ -64,7 +65,8 @@ Tensor ActivationQuantizer::sample(const Tensor& x) const {
 Tensor ActivationQuantizer::forward(const Tensor& x) {
   if (calibrating_) {
     const Tensor values = x.detach();
-    require(at::isfinite(values).all().item<bool>(), "{}: calibration data must be finite, got NaN or infinity", name());
+    require(at::isfinite(values).all().item<bool>(), "{}: calibration data must be finite, got NaN or infinity",
+            name());
     if (values.numel() > 0) samples_.push_back(sample(values));
     return x;
   }
@@ -73,10 +75,13 @@ Tensor ActivationQuantizer::forward(const Tensor& x) {
 }
 
 core::Grid ActivationQuantizer::grid() const {
-  require(has_grid(), "{}: activations in floating point have no grid: they are for training and comparison, not for an integer network", name());
+  require(has_grid(),
+          "{}: activations in floating point have no grid: they are for training and comparison, not for an integer "
+          "network",
+          name());
   require_ready();
-  return {scale().item<float>(), zero_point().item<int32_t>(), offset().item<float>(), static_cast<int32_t>(quant_min()),
-          static_cast<int32_t>(quant_max())};
+  return {scale().item<float>(), zero_point().item<int32_t>(), offset().item<float>(),
+          static_cast<int32_t>(quant_min()), static_cast<int32_t>(quant_max())};
 }
 
 Tensor ActivationQuantizer::encode(const Tensor& x) const {

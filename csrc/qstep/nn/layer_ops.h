@@ -40,7 +40,8 @@ Tensor round_bias(const Tensor& bias, const Tensor& unit, const std::optional<Te
 /// Whether every sum of the layer, in units of the accumulator, is an integer that float32 holds exactly, with all partial sums:
 /// largest_input * sum |code of weight| + |bias / unit| < 2^24 for every channel. largest_input: of the magnitudes of the input's codes.
 /// Waits for the weight's device.
-bool sums_fit_float32(const Tensor& weight, const Tensor& weight_scale, int64_t largest_input, const Tensor& bias, const Tensor& unit);
+bool sums_fit_float32(const Tensor& weight, const Tensor& weight_scale, int64_t largest_input, const Tensor& bias,
+                      const Tensor& unit);
 
 /// Mean and variance (divided by the count) of each channel of y, [N, C, ...]: two of [C]. Differentiable. In two passes, which ATen
 /// vectorises: var_mean over channels-last tensors takes several times as long.
@@ -48,7 +49,8 @@ std::tuple<Tensor, Tensor> mean_and_variance(const Tensor& y);
 
 /// Batch norm with frozen statistics as y = factor * u + shift, in float64, for a layer u whose own bias is `layer_bias`:
 /// factor = weight / sqrt(var + eps), shift = bias + (layer_bias - mean) * factor. Differentiable.
-std::tuple<Tensor, Tensor> batch_norm_affine(const std::optional<Tensor>& weight, const std::optional<Tensor>& bias, const Tensor& mean,
-                                             const Tensor& var, double eps, const std::optional<Tensor>& layer_bias);
+std::tuple<Tensor, Tensor> batch_norm_affine(const std::optional<Tensor>& weight, const std::optional<Tensor>& bias,
+                                             const Tensor& mean, const Tensor& var, double eps,
+                                             const std::optional<Tensor>& layer_bias);
 
 }  // namespace qstep::nn

@@ -19,7 +19,9 @@ std::array<int64_t, 3> state_of(const Tensor& t) {
   return {reinterpret_cast<int64_t>(t.data_ptr()), t._version(), bytes.sum(at::kLong).item<int64_t>()};
 }
 
-QuantizerPtr make_output(const QConfig& config, bool nonnegative) { return config.make_activation(config.act_bits, nonnegative); }
+QuantizerPtr make_output(const QConfig& config, bool nonnegative) {
+  return config.make_activation(config.act_bits, nonnegative);
+}
 
 // A limit of real values in units of eta: one division in float32, in training and lowering alike.
 Tensor limit(double bound, const Tensor& eta) { return at::scalar_tensor(bound, eta.options()) / eta; }
@@ -28,8 +30,8 @@ Tensor limit(double bound, const Tensor& eta) { return at::scalar_tensor(bound, 
 
 // --- Layer -------------------------------------------------------------------------------------------------------------
 
-Layer::Layer(std::string name, std::vector<QuantizerPtr> inputs, QuantizerPtr output, double clamp_low, double clamp_high,
-             core::RequantPolicy policy)
+Layer::Layer(std::string name, std::vector<QuantizerPtr> inputs, QuantizerPtr output, double clamp_low,
+             double clamp_high, core::RequantPolicy policy)
     : Module(std::move(name)),
       inputs_(std::move(inputs)),
       output_(std::move(output)),
@@ -37,7 +39,8 @@ Layer::Layer(std::string name, std::vector<QuantizerPtr> inputs, QuantizerPtr ou
       clamp_high_(clamp_high),
       policy_(policy) {
   for (const QuantizerPtr& input : inputs_) {
-    require(input != nullptr, "{}: its input has no quantizer: a last layer gives real values that no layer can take", this->name());
+    require(input != nullptr, "{}: its input has no quantizer: a last layer gives real values that no layer can take",
+            this->name());
   }
   if (output_) register_module("output_quantizer", output_);
 }
@@ -62,7 +65,8 @@ Tensor Layer::clamped(const Tensor& y) const {
   const std::optional<Tensor> eta = output_ && !calibrating_ ? output_->eta() : std::nullopt;
   Tensor result = y;
   if (eta) {  // the tensor holds real values / eta, and so do the limits
-    if (std::isfinite(clamp_low_)) result = clamp_low_ == 0 ? result.relu() : at::maximum(result, limit(clamp_low_, *eta));
+    if (std::isfinite(clamp_low_))
+      result = clamp_low_ == 0 ? result.relu() : at::maximum(result, limit(clamp_low_, *eta));
     return std::isfinite(clamp_high_) ? at::minimum(result, limit(clamp_high_, *eta)) : result;
   }
   if (std::isfinite(clamp_high_)) return y.clamp(clamp_low_, clamp_high_);
@@ -74,7 +78,8 @@ Tensor Layer::forward(const std::vector<Tensor>& inputs) {
     const Tensor codes = integer_codes(inputs).to(inputs[0].device());
     if (recording_) recorded_ = codes;
     if (output_) return output_->decode(codes);
-    const std::vector<double>& scales = lowered_->network.graph().values.at(lowered_->network.graph().outputs.at(0)).scales;
+    const std::vector<double>& scales =
+        lowered_->network.graph().values.at(lowered_->network.graph().outputs.at(0)).scales;
     const Tensor unit = at::tensor(scales, at::kDouble).to(codes.device());
     return (codes.to(at::kDouble) * (codes.dim() == 4 ? unit.reshape({-1, 1, 1}) : unit)).to(at::kFloat);
   }
@@ -144,14 +149,15 @@ ir::ValueId QuantizeImpl::lower(ir::Builder& builder, const std::string& name, c
 
 // --- AffineLayer -------------------------------------------------------------------------------------------------------
 
-AffineLayer::AffineLayer(std::string name, std::vector<int64_t> weight_shape, const AffineOptions& options, const QConfig& config,
-                         QuantizerPtr input)
-    : Layer(std::move(name), {std::move(input)}, options.last ? nullptr : make_output(config, options.relu), options.relu ? 0 : -INFINITY,
-            options.relu ? options.clamp_high : INFINITY, config.requantization),
+AffineLayer::AffineLayer(std::string name, std::vector<int64_t> weight_shape, const AffineOptions& options,
+                         const QConfig& config, QuantizerPtr input)
+    : Layer(std::move(name), {std::move(input)}, options.last ? nullptr : make_output(config, options.relu),
+            options.relu ? 0 : -INFINITY, options.relu ? options.clamp_high : INFINITY, config.requantization),
       options_(options),
       fold_(config.fold_batch_statistics || (options.batch_norm && config.fold_batch_norm)),
       fold_batch_(config.fold_batch_statistics) {
-  for (const int64_t size : weight_shape) require(size > 0, "{}: every size of the weight must be positive, got {}", this->name(), size);
+  for (const int64_t size : weight_shape)
+    require(size > 0, "{}: every size of the weight must be positive, got {}", this->name(), size);
   weight = register_parameter("weight", at::empty(weight_shape));
   torch::nn::init::kaiming_uniform_(weight, std::sqrt(5.0));
   if (options.bias) {
@@ -174,7 +180,8 @@ AffineLayer::ChannelTerms AffineLayer::frozen_affine() const {
   if (!options_.batch_norm) {
     return between_etas({std::nullopt, layer_bias ? std::optional(layer_bias->to(at::kDouble)) : std::nullopt});
   }
-  const auto [factor, shift] = batch_norm_affine(norm_weight, norm_bias, running_mean, running_var, options_.eps, layer_bias);
+  const auto [factor, shift] =
+      batch_norm_affine(norm_weight, norm_bias, running_mean, running_var, options_.eps, layer_bias);
   return between_etas({factor, shift});
 }
 
@@ -199,7 +206,8 @@ AffineLayer::ChannelTerms AffineLayer::between_etas(ChannelTerms real) const {
   Tensor ratio = source->to(at::kDouble);
   if (output()) {
     const std::optional<Tensor> eta = output()->eta();
-    require(eta.has_value(), "{}: F8Net goes with F8Net in every layer, its output is quantized by {}", name(), output()->name());
+    require(eta.has_value(), "{}: F8Net goes with F8Net in every layer, its output is quantized by {}", name(),
+            output()->name());
     const Tensor target = eta->to(at::kDouble);
     ratio = ratio / target;
     if (real.shift) real.shift = *real.shift / target;
@@ -220,7 +228,9 @@ Tensor AffineLayer::folded(const std::optional<Tensor>& factor) const {
   return weight * factor->to(weight.dtype()).reshape(shape);
 }
 
-QuantizedWeight AffineLayer::quantized_weight(const std::optional<Tensor>& factor) { return weight_quantizer_->forward(folded(factor)); }
+QuantizedWeight AffineLayer::quantized_weight(const std::optional<Tensor>& factor) {
+  return weight_quantizer_->forward(folded(factor));
+}
 
 void AffineLayer::initialize_weights() {
   const at::NoGradGuard guard;
@@ -243,7 +253,8 @@ Tensor AffineLayer::centered(const Tensor& x) const {
 Tensor AffineLayer::in_float(const std::vector<Tensor>& inputs) {
   const Tensor y = real(inputs[0], weight, bias.defined() ? std::optional(bias) : std::nullopt);
   if (!options_.batch_norm) return y;
-  return at::batch_norm(y, norm_weight, norm_bias, running_mean, running_var, false, options_.momentum, options_.eps, false);
+  return at::batch_norm(y, norm_weight, norm_bias, running_mean, running_var, false, options_.momentum, options_.eps,
+                        false);
 }
 
 Tensor AffineLayer::simulate(const std::vector<Tensor>& inputs) {
@@ -253,7 +264,8 @@ Tensor AffineLayer::simulate(const std::vector<Tensor>& inputs) {
   QuantizedWeight w = quantized_weight(affine.factor);
   const std::optional<Tensor> absorbed = fold_ ? std::nullopt : affine.factor;
   Tensor shift = affine.shift ? *affine.shift : at::zeros({weight.size(0)}, weight.options().dtype(at::kDouble));
-  if (const std::optional<Tensor> residual = residual_of(w)) shift = shift + (absorbed ? *residual * *absorbed : *residual);
+  if (const std::optional<Tensor> residual = residual_of(w))
+    shift = shift + (absorbed ? *residual * *absorbed : *residual);
   if (w.on_grid && input().active() && (!output() || output()->active())) {
     Tensor unit = input().scale().detach().to(at::kDouble) * w.scale.detach().to(at::kDouble);
     if (absorbed) unit = unit * absorbed->detach();
@@ -281,7 +293,8 @@ Tensor AffineLayer::simulate_batch(const Tensor& x) {
   Tensor y = on_codes(x, w, shift);
   if (factor) y = y / per_channel(factor->to(y.dtype()));
   if (bias.defined()) y = y + per_channel(bias);
-  return at::batch_norm(y, norm_weight, norm_bias, running_mean, running_var, true, options_.momentum, options_.eps, false);
+  return at::batch_norm(y, norm_weight, norm_bias, running_mean, running_var, true, options_.momentum, options_.eps,
+                        false);
 }
 
 template <class Append>
@@ -302,13 +315,14 @@ ir::ValueId AffineLayer::lower_affine(const Append& append) {
 
 Conv2dImpl::Conv2dImpl(const Conv2dOptions& options, const QConfig& config, QuantizerPtr input)
     : AffineLayer("Conv2d",
-                  {options.out_channels_, options.in_channels_ / std::max<int64_t>(1, options.geometry_.groups), options.kernel_[0],
-                   options.kernel_[1]},
+                  {options.out_channels_, options.in_channels_ / std::max<int64_t>(1, options.geometry_.groups),
+                   options.kernel_[0], options.kernel_[1]},
                   options.affine_, config, std::move(input)),
       options_(options) {
   const int64_t groups = options.geometry_.groups;
   require(groups > 0 && options.in_channels_ % groups == 0 && options.out_channels_ % groups == 0,
-          "Conv2d: groups must divide in_channels {} and out_channels {}, got {}", options.in_channels_, options.out_channels_, groups);
+          "Conv2d: groups must divide in_channels {} and out_channels {}, got {}", options.in_channels_,
+          options.out_channels_, groups);
 }
 
 Tensor Conv2dImpl::real(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b) {
@@ -338,7 +352,9 @@ ir::ValueId Conv2dImpl::lower(ir::Builder& builder, const std::string& name, con
 LinearImpl::LinearImpl(const LinearOptions& options, const QConfig& config, QuantizerPtr input)
     : AffineLayer("Linear", {options.out_features_, options.in_features_}, options.affine_, config, std::move(input)) {}
 
-Tensor LinearImpl::real(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b) { return at::linear(x, w, b); }
+Tensor LinearImpl::real(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b) {
+  return at::linear(x, w, b);
+}
 
 Tensor LinearImpl::on_codes(const Tensor& x, const QuantizedWeight& w, const std::optional<Tensor>& b) {
   if (!has_codes(w)) return real(centered(x), w.values, b);
@@ -354,7 +370,8 @@ ir::ValueId LinearImpl::lower(ir::Builder& builder, const std::string& name, con
 // --- layers without weights --------------------------------------------------------------------------------------------
 
 AddImpl::AddImpl(const QConfig& config, QuantizerPtr left, QuantizerPtr right, bool relu)
-    : Layer("Add", {std::move(left), std::move(right)}, make_output(config, relu), relu ? 0 : -INFINITY, INFINITY, config.requantization) {
+    : Layer("Add", {std::move(left), std::move(right)}, make_output(config, relu), relu ? 0 : -INFINITY, INFINITY,
+            config.requantization) {
   for (const QuantizerPtr& source : this->inputs()) output()->join(source);
 }
 
@@ -386,10 +403,12 @@ ir::ValueId ConcatImpl::lower(ir::Builder& builder, const std::string& name, con
 }
 
 ElementwiseImpl::ElementwiseImpl(const std::string& function, const QConfig& config, QuantizerPtr input)
-    : Layer("Elementwise", {std::move(input)}, make_output(config, function != "tanh"), -INFINITY, INFINITY, config.requantization),
+    : Layer("Elementwise", {std::move(input)}, make_output(config, function != "tanh"), -INFINITY, INFINITY,
+            config.requantization),
       function_(function) {
   ir::evaluate(function, {}, 0.0);  // throws for an unknown name
-  require(policy() != core::RequantPolicy::shift, "Elementwise: {} is not defined in a network of shifts only (F8Net)", function);
+  require(policy() != core::RequantPolicy::shift, "Elementwise: {} is not defined in a network of shifts only (F8Net)",
+          function);
 }
 
 Tensor ElementwiseImpl::simulate(const std::vector<Tensor>& inputs) {
@@ -404,15 +423,18 @@ Tensor ElementwiseImpl::simulate(const std::vector<Tensor>& inputs) {
   return x;  // identity
 }
 
-ir::ValueId ElementwiseImpl::lower(ir::Builder& builder, const std::string& name, const std::vector<ir::ValueId>& inputs) {
+ir::ValueId ElementwiseImpl::lower(ir::Builder& builder, const std::string& name,
+                                   const std::vector<ir::ValueId>& inputs) {
   return builder.lookup(name, inputs.at(0), function_, {}, output()->grid());
 }
 
 AvgPool2dImpl::AvgPool2dImpl(int64_t kernel, const QConfig& config, QuantizerPtr input, bool nonnegative)
-    : Layer("AvgPool2d", {std::move(input)}, make_output(config, nonnegative), -INFINITY, INFINITY, config.requantization),
+    : Layer("AvgPool2d", {std::move(input)}, make_output(config, nonnegative), -INFINITY, INFINITY,
+            config.requantization),
       kernel_(kernel),
       divisor_(kernel * kernel) {
-  require(kernel > 0 && kernel <= ir::max_window, "AvgPool2d: kernel must be in [1, {}], got {}", ir::max_window, kernel);
+  require(kernel > 0 && kernel <= ir::max_window, "AvgPool2d: kernel must be in [1, {}], got {}", ir::max_window,
+          kernel);
   if (policy() != core::RequantPolicy::shift) return;
   divisor_ = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(divisor_)));
   output()->follow(inputs()[0], static_cast<double>(divisor_) / static_cast<double>(kernel * kernel));
@@ -422,27 +444,38 @@ Tensor AvgPool2dImpl::simulate(const std::vector<Tensor>& inputs) {
   return at::avg_pool2d(inputs[0], kernel_, kernel_, 0, false, true, divisor_);
 }
 
-Tensor AvgPool2dImpl::in_float(const std::vector<Tensor>& inputs) { return at::avg_pool2d(inputs[0], kernel_, kernel_); }
+Tensor AvgPool2dImpl::in_float(const std::vector<Tensor>& inputs) {
+  return at::avg_pool2d(inputs[0], kernel_, kernel_);
+}
 
-ir::ValueId AvgPool2dImpl::lower(ir::Builder& builder, const std::string& name, const std::vector<ir::ValueId>& inputs) {
+ir::ValueId AvgPool2dImpl::lower(ir::Builder& builder, const std::string& name,
+                                 const std::vector<ir::ValueId>& inputs) {
   const auto size = static_cast<int32_t>(kernel_);
   const core::Window window{.kernel = {size, size}, .stride = {size, size}};
   const bool whole = divisor_ == kernel_ * kernel_;
-  return builder.avg_pool2d(name, inputs.at(0), window, false, true, *target(), 1.0, whole ? 0 : static_cast<int32_t>(divisor_));
+  return builder.avg_pool2d(name, inputs.at(0), window, false, true, *target(), 1.0,
+                            whole ? 0 : static_cast<int32_t>(divisor_));
 }
 
-AdaptiveAvgPool2dImpl::AdaptiveAvgPool2dImpl(int64_t height, int64_t width, const QConfig& config, QuantizerPtr input, bool nonnegative)
-    : Layer("AdaptiveAvgPool2d", {std::move(input)}, make_output(config, nonnegative), -INFINITY, INFINITY, config.requantization),
+AdaptiveAvgPool2dImpl::AdaptiveAvgPool2dImpl(int64_t height, int64_t width, const QConfig& config, QuantizerPtr input,
+                                             bool nonnegative)
+    : Layer("AdaptiveAvgPool2d", {std::move(input)}, make_output(config, nonnegative), -INFINITY, INFINITY,
+            config.requantization),
       size_{height, width} {
-  require(height > 0 && width > 0, "AdaptiveAvgPool2d: height and width must be positive, got {} and {}", height, width);
+  require(height > 0 && width > 0, "AdaptiveAvgPool2d: height and width must be positive, got {} and {}", height,
+          width);
   require(policy() != core::RequantPolicy::shift,
           "AdaptiveAvgPool2d: a network of shifts only (F8Net) needs windows of a known size: use AvgPool2d");
 }
 
-Tensor AdaptiveAvgPool2dImpl::simulate(const std::vector<Tensor>& inputs) { return at::adaptive_avg_pool2d(inputs[0], size_); }
+Tensor AdaptiveAvgPool2dImpl::simulate(const std::vector<Tensor>& inputs) {
+  return at::adaptive_avg_pool2d(inputs[0], size_);
+}
 
-ir::ValueId AdaptiveAvgPool2dImpl::lower(ir::Builder& builder, const std::string& name, const std::vector<ir::ValueId>& inputs) {
-  return builder.adaptive_avg_pool2d(name, inputs.at(0), static_cast<int32_t>(size_[0]), static_cast<int32_t>(size_[1]), *target());
+ir::ValueId AdaptiveAvgPool2dImpl::lower(ir::Builder& builder, const std::string& name,
+                                         const std::vector<ir::ValueId>& inputs) {
+  return builder.adaptive_avg_pool2d(name, inputs.at(0), static_cast<int32_t>(size_[0]), static_cast<int32_t>(size_[1]),
+                                     *target());
 }
 
 }  // namespace qstep::nn

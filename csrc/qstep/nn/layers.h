@@ -53,7 +53,10 @@ class Layer : public torch::nn::Module {
   void set_calibrating(bool calibrating) { calibrating_ = calibrating; }
 
   /// Keeps what integer_codes gives in forward, for qstep::compare.
-  void set_recording(bool recording) { recording_ = recording; recorded_.reset(); }
+  void set_recording(bool recording) {
+    recording_ = recording;
+    recorded_.reset();
+  }
   const std::optional<Tensor>& recorded() const { return recorded_; }
 
  protected:
@@ -110,7 +113,7 @@ struct AffineOptions {
   double momentum = 0.1;
   bool relu = false;
   double clamp_high = std::numeric_limits<double>::infinity();  ///< 6 for ReLU6; needs relu
-  bool last = false;  ///< no output quantizer: the result is real-valued
+  bool last = false;                                            ///< no output quantizer: the result is real-valued
 };
 
 /// Convolution or linear layer with batch norm (batch statistics in training; frozen ones after freeze_batch_norm and in eval()) and ReLU.
@@ -121,15 +124,16 @@ class AffineLayer : public Layer {
   void initialize_weights() override;
   const std::shared_ptr<WeightQuantizer>& weight_quantizer() const { return weight_quantizer_; }
 
-  Tensor weight;         ///< parameter
-  Tensor bias;           ///< parameter, or undefined
-  Tensor norm_weight;    ///< batch norm's gamma, beta, moving mean and variance; undefined without batch norm
+  Tensor weight;       ///< parameter
+  Tensor bias;         ///< parameter, or undefined
+  Tensor norm_weight;  ///< batch norm's gamma, beta, moving mean and variance; undefined without batch norm
   Tensor norm_bias;
   Tensor running_mean;
   Tensor running_var;
 
  protected:
-  AffineLayer(std::string name, std::vector<int64_t> weight_shape, const AffineOptions& options, const QConfig& config, QuantizerPtr input);
+  AffineLayer(std::string name, std::vector<int64_t> weight_shape, const AffineOptions& options, const QConfig& config,
+              QuantizerPtr input);
 
   virtual Tensor real(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b) = 0;
   virtual Tensor on_codes(const Tensor& x, const QuantizedWeight& w, const std::optional<Tensor>& b) = 0;
@@ -177,16 +181,47 @@ class AffineLayer : public Layer {
 struct Conv2dOptions {
   Conv2dOptions(int64_t in_channels, int64_t out_channels, int64_t kernel_size)
       : in_channels_(in_channels), out_channels_(out_channels), kernel_{kernel_size, kernel_size} {}
-  Conv2dOptions& kernel(int64_t height, int64_t width) { kernel_ = {height, width}; return *this; }
-  Conv2dOptions& stride(int64_t s) { geometry_.stride = {s, s}; return *this; }
-  Conv2dOptions& padding(int64_t p) { geometry_.padding = {p, p, p, p}; return *this; }
-  Conv2dOptions& dilation(int64_t d) { geometry_.dilation = {d, d}; return *this; }
-  Conv2dOptions& groups(int64_t g) { geometry_.groups = g; return *this; }
-  Conv2dOptions& bias(bool b) { affine_.bias = b; return *this; }
-  Conv2dOptions& batch_norm(bool b) { affine_.batch_norm = b; return *this; }
-  Conv2dOptions& relu(bool r) { affine_.relu = r; return *this; }
-  Conv2dOptions& relu6(bool r) { affine_.relu = r; affine_.clamp_high = 6; return *this; }
-  Conv2dOptions& last(bool l) { affine_.last = l; return *this; }
+  Conv2dOptions& kernel(int64_t height, int64_t width) {
+    kernel_ = {height, width};
+    return *this;
+  }
+  Conv2dOptions& stride(int64_t s) {
+    geometry_.stride = {s, s};
+    return *this;
+  }
+  Conv2dOptions& padding(int64_t p) {
+    geometry_.padding = {p, p, p, p};
+    return *this;
+  }
+  Conv2dOptions& dilation(int64_t d) {
+    geometry_.dilation = {d, d};
+    return *this;
+  }
+  Conv2dOptions& groups(int64_t g) {
+    geometry_.groups = g;
+    return *this;
+  }
+  Conv2dOptions& bias(bool b) {
+    affine_.bias = b;
+    return *this;
+  }
+  Conv2dOptions& batch_norm(bool b) {
+    affine_.batch_norm = b;
+    return *this;
+  }
+  Conv2dOptions& relu(bool r) {
+    affine_.relu = r;
+    return *this;
+  }
+  Conv2dOptions& relu6(bool r) {
+    affine_.relu = r;
+    affine_.clamp_high = 6;
+    return *this;
+  }
+  Conv2dOptions& last(bool l) {
+    affine_.last = l;
+    return *this;
+  }
 
   int64_t in_channels_;
   int64_t out_channels_;
@@ -214,10 +249,22 @@ TORCH_MODULE(Conv2d);
 /// [..., in] -> [..., out].
 struct LinearOptions {
   LinearOptions(int64_t in_features, int64_t out_features) : in_features_(in_features), out_features_(out_features) {}
-  LinearOptions& bias(bool b) { affine_.bias = b; return *this; }
-  LinearOptions& batch_norm(bool b) { affine_.batch_norm = b; return *this; }
-  LinearOptions& relu(bool r) { affine_.relu = r; return *this; }
-  LinearOptions& last(bool l) { affine_.last = l; return *this; }
+  LinearOptions& bias(bool b) {
+    affine_.bias = b;
+    return *this;
+  }
+  LinearOptions& batch_norm(bool b) {
+    affine_.batch_norm = b;
+    return *this;
+  }
+  LinearOptions& relu(bool r) {
+    affine_.relu = r;
+    return *this;
+  }
+  LinearOptions& last(bool l) {
+    affine_.last = l;
+    return *this;
+  }
 
   int64_t in_features_;
   int64_t out_features_;
@@ -293,7 +340,8 @@ TORCH_MODULE(AvgPool2d);
 /// Mean over height and width: [N, C, H, W] -> [N, C, height, width].
 class AdaptiveAvgPool2dImpl : public Layer {
  public:
-  AdaptiveAvgPool2dImpl(int64_t height, int64_t width, const QConfig& config, QuantizerPtr input, bool nonnegative = true);
+  AdaptiveAvgPool2dImpl(int64_t height, int64_t width, const QConfig& config, QuantizerPtr input,
+                        bool nonnegative = true);
   ir::ValueId lower(ir::Builder& builder, const std::string& name, const std::vector<ir::ValueId>& inputs) override;
 
  protected:

@@ -19,13 +19,14 @@ namespace qstep {
 struct QConfig {
   int64_t weight_bits = 8;
   int64_t act_bits = 8;
-  bool fold_batch_norm = false;  ///< into the weights (IAO); else into the multiplier of each channel
+  bool fold_batch_norm = false;        ///< into the weights (IAO); else into the multiplier of each channel
   bool fold_batch_statistics = false;  ///< as fold_batch_norm, in training with the statistics of the batch (F8Net)
   bool nonnegative_input = false;      ///< the network's input is never negative (images in [0, 1])
   core::RequantPolicy requantization = core::RequantPolicy::exact;
   /// Makers of quantizers; `shape` is that of the weight, `nonnegative` whether an activation function makes the tensor.
   std::function<std::shared_ptr<methods::WeightQuantizer>(int64_t bit_width, at::IntArrayRef shape)> make_weight = {};
-  std::function<std::shared_ptr<methods::ActivationQuantizer>(int64_t bit_width, bool nonnegative)> make_activation = {};
+  std::function<std::shared_ptr<methods::ActivationQuantizer>(int64_t bit_width, bool nonnegative)> make_activation =
+      {};
 
   struct LsqPlusOptions {
     int64_t weight_bits = 4;

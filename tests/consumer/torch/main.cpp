@@ -10,8 +10,9 @@ namespace nn = qstep::nn;
 struct NetImpl : torch::nn::Module {
   explicit NetImpl(const qstep::QConfig& config) {
     input = register_module("input", nn::Quantize(config.with_bits(8, 8)));
-    conv = register_module("conv", nn::Conv2d(nn::Conv2dOptions(1, 8, 3).stride(2).padding(1).batch_norm(true).relu(true), config,
-                                              input->output()));
+    conv =
+        register_module("conv", nn::Conv2d(nn::Conv2dOptions(1, 8, 3).stride(2).padding(1).batch_norm(true).relu(true),
+                                           config, input->output()));
     fc = register_module("fc", nn::Linear(nn::LinearOptions(8 * 6 * 6, 4).last(true), config, conv->output()));
   }
 
@@ -60,8 +61,9 @@ int run(const char* path) {
   net->eval();
   const torch::NoGradGuard no_grad;
   const double accuracy = net->forward(x).argmax(1).eq(y).to(torch::kFloat).mean().item<double>();
-  std::printf("accuracy %.3f, %lld differing codes of %lld in %zu layers\n", accuracy, static_cast<long long>(result.differing_codes()),
-              static_cast<long long>(result.total_codes()), result.layers.size());
+  std::printf("accuracy %.3f, %lld differing codes of %lld in %zu layers\n", accuracy,
+              static_cast<long long>(result.differing_codes()), static_cast<long long>(result.total_codes()),
+              result.layers.size());
   qstep::ir::save(graph, path);
   return accuracy > 0.9 && result.differing_codes() == 0 && result.layers.size() == 3 ? 0 : 1;
 }

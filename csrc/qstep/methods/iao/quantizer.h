@@ -39,7 +39,7 @@ class IaoActivationQuantizer : public ActivationQuantizer {
  private:
   IaoActivationOptions options_;
   bool active_ = true;
-  Tensor min_;     // buffers
+  Tensor min_;  // buffers
   Tensor max_;
   Tensor step_;
   Tensor frozen_;

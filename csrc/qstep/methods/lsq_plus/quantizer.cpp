@@ -15,31 +15,36 @@ int64_t signed_min(int64_t bits) { return -(int64_t{1} << (bits - 1)); }
 int64_t signed_max(int64_t bits) { return (int64_t{1} << (bits - 1)) - 1; }
 
 LsqPlusActivationOptions resolved(LsqPlusActivationOptions options, bool nonnegative) {
-  require(options.configuration >= 1 && options.configuration <= 4, "LsqPlusActivationQuantizer: configuration must be 1, 2, 3 or 4, got {}",
-          options.configuration);
+  require(options.configuration >= 1 && options.configuration <= 4,
+          "LsqPlusActivationQuantizer: configuration must be 1, 2, 3 or 4, got {}", options.configuration);
   if (options.configuration == 1 && !nonnegative) options.configuration = 2;
   return options;
 }
 
-bool is_signed(const LsqPlusActivationOptions& options) { return options.configuration == 2 || options.configuration == 3; }
+bool is_signed(const LsqPlusActivationOptions& options) {
+  return options.configuration == 2 || options.configuration == 3;
+}
 
 }  // namespace
 
 LsqPlusWeightQuantizer::LsqPlusWeightQuantizer(int64_t bit_width, at::IntArrayRef shape, LsqPlusWeightOptions options)
-    : WeightQuantizer("LsqPlusWeightQuantizer", bit_width, signed_min(bit_width), signed_max(bit_width)), options_(std::move(options)) {
+    : WeightQuantizer("LsqPlusWeightQuantizer", bit_width, signed_min(bit_width), signed_max(bit_width)),
+      options_(std::move(options)) {
   require(!shape.empty() && shape[0] > 0, "LsqPlusWeightQuantizer: shape must be [out, ...] with out > 0");
   const int64_t channels = options_.per_channel ? shape[0] : 1;
   const auto elements = static_cast<double>(std::max<int64_t>(1, c10::multiply_integers(shape) / channels));
   grad_scale_ = options_.grad_scale.value_or(1 / std::sqrt(elements * static_cast<double>(quant_max())));
-  scale_ = register_module("scale", std::make_shared<LearnedScale>(options_.per_channel ? shape.slice(0, 1) : at::IntArrayRef{}));
+  scale_ = register_module(
+      "scale", std::make_shared<LearnedScale>(options_.per_channel ? shape.slice(0, 1) : at::IntArrayRef{}));
   zero_point_ = at::zeros({}, at::kInt);
 }
 
 void LsqPlusWeightQuantizer::initialize(const Tensor& weight) {
-  const Tensor scale = functional::lsq_weight_scale(weight.detach(), {.quant_min = quant_min(),
-                                                                      .quant_max = quant_max(),
-                                                                      .axis = options_.per_channel ? std::optional<int64_t>(0) : std::nullopt,
-                                                                      .rule = options_.rule});
+  const Tensor scale = functional::lsq_weight_scale(
+      weight.detach(), {.quant_min = quant_min(),
+                        .quant_max = quant_max(),
+                        .axis = options_.per_channel ? std::optional<int64_t>(0) : std::nullopt,
+                        .rule = options_.rule});
   require(at::isfinite(scale).all().item<bool>(), "{}: weights must be finite, got NaN or infinity", name());
   scale_->set(scale);
   set_ready();
@@ -57,9 +62,12 @@ QuantizedWeight LsqPlusWeightQuantizer::forward(const Tensor& weight) {
           scale, zero_point_};
 }
 
-LsqPlusActivationQuantizer::LsqPlusActivationQuantizer(int64_t bit_width, bool nonnegative, LsqPlusActivationOptions options)
-    : ActivationQuantizer("LsqPlusActivationQuantizer", bit_width, is_signed(resolved(options, nonnegative)) ? signed_min(bit_width) : 0,
-                          is_signed(resolved(options, nonnegative)) ? signed_max(bit_width) : (int64_t{1} << bit_width) - 1),
+LsqPlusActivationQuantizer::LsqPlusActivationQuantizer(int64_t bit_width, bool nonnegative,
+                                                       LsqPlusActivationOptions options)
+    : ActivationQuantizer(
+          "LsqPlusActivationQuantizer", bit_width,
+          is_signed(resolved(options, nonnegative)) ? signed_min(bit_width) : 0,
+          is_signed(resolved(options, nonnegative)) ? signed_max(bit_width) : (int64_t{1} << bit_width) - 1),
       options_(resolved(std::move(options), nonnegative)) {
   scale_ = register_module("scale", std::make_shared<LearnedScale>(at::IntArrayRef{}));
   offset_ = at::zeros({});
@@ -75,7 +83,8 @@ std::optional<Tensor> LsqPlusActivationQuantizer::residual() const {
 
 void LsqPlusActivationQuantizer::initialize(const Tensor& samples) {
   const auto [scale, offset] = functional::lsq_activation_init(
-      samples, {.quant_min = quant_min(), .quant_max = quant_max(), .learn_offset = learns_offset(), .method = options_.init});
+      samples,
+      {.quant_min = quant_min(), .quant_max = quant_max(), .learn_offset = learns_offset(), .method = options_.init});
   scale_->set(scale);
   const at::NoGradGuard guard;
   if (learns_offset()) offset_.copy_(offset);
@@ -85,9 +94,12 @@ void LsqPlusActivationQuantizer::initialize(const Tensor& samples) {
 Tensor LsqPlusActivationQuantizer::quantize(const Tensor& x) {
   const auto elements = static_cast<double>(std::max<int64_t>(1, x.numel()));
   const double grad_scale = options_.grad_scale.value_or(1 / std::sqrt(elements * static_cast<double>(quant_max())));
-  return functional::lsq_plus(
-      x, scale(), learns_offset() ? std::optional(offset_) : std::nullopt,
-      {.quant_min = quant_min(), .quant_max = quant_max(), .axis = std::nullopt, .grad_scale = grad_scale, .boundary = options_.boundary});
+  return functional::lsq_plus(x, scale(), learns_offset() ? std::optional(offset_) : std::nullopt,
+                              {.quant_min = quant_min(),
+                               .quant_max = quant_max(),
+                               .axis = std::nullopt,
+                               .grad_scale = grad_scale,
+                               .boundary = options_.boundary});
 }
 
 }  // namespace qstep::methods

@@ -8,9 +8,9 @@
 namespace qstep::methods {
 
 struct LsqPlusWeightOptions {
-  bool per_channel = false;                           ///< one scale per output channel instead of one
-  std::string rule = "lsq_plus";                      ///< first scale: "lsq_plus" or "lsq"
-  std::optional<double> grad_scale = std::nullopt;    ///< default: 1 / sqrt(elements per scale * quant_max)
+  bool per_channel = false;                         ///< one scale per output channel instead of one
+  std::string rule = "lsq_plus";                    ///< first scale: "lsq_plus" or "lsq"
+  std::optional<double> grad_scale = std::nullopt;  ///< default: 1 / sqrt(elements per scale * quant_max)
   std::string boundary = "strict";
 };
 
