@@ -65,9 +65,13 @@ METHODS: dict[str, Method] = {
 }
 
 
-def stream_widths(bits: int) -> dict[str, dict[str, int]]:
-    """Overrides that keep what an addition reads and writes at ``bits``, and so narrow only what a convolution reads."""
-    return {name: {"act_bits": bits} for name in ["conv1", *(f"{b}.conv2" for b in BLOCKS), *BLOCKS.values()]}
+def stream_widths(activation: str, bits: int) -> dict[str, dict[str, int]]:
+    """Overrides that keep what an addition or the pooling reads and writes at ``bits``, and so narrow only what a convolution reads."""
+    names = ["conv1", *(f"{b}.conv2" for b in BLOCKS), *BLOCKS.values()]
+    if activation == "swish":
+        # A layer of its own, three in a block: on the stream, for the first convolution, for the second one.
+        names += ["silu", *(f"silu_{3 * i}" for i in range(1, len(BLOCKS) + 1))]
+    return {name: {"act_bits": bits} for name in names}
 
 
 def float_network(activation: str, checkpoint: Path, apart: bool = False) -> ResNet20:
@@ -86,7 +90,7 @@ def build(arguments: argparse.Namespace, train: Images) -> nn.Module:
         return model
     options = {**method.options, **arguments.option}
     if narrow:
-        options.setdefault("overrides", stream_widths(8))
+        options.setdefault("overrides", stream_widths(arguments.activation, 8))
     if arguments.edges:
         edge = qstep.Scheme("iao", 8, {"per_channel": True})
         options["overrides"] = {**options.get("overrides", {}), "conv1": {"weight": edge}, "linear": {"weight": edge}}

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+import qstep
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TRAIN, TEST = 256, 30
 
@@ -97,6 +99,21 @@ def test_random_crops_and_flips_move_pictures_only(cifar10: Any, margin: int) ->
         assert len(crops) == 1
         flips |= crops.keys()
     assert flips == {False, True}
+
+
+@pytest.mark.parametrize("activation", ["relu", "swish"])
+def test_narrow_is_what_convolutions_read(cifar10: Any, activation: str) -> None:
+    config = qstep.QConfig.lsq_plus(2, 2, overrides=cifar10.stream_widths(activation, 8))
+    network = cifar10.ResNet20(activation, apart=True)
+    model = qstep.prepare(network, config, example_inputs=(torch.zeros(2, 3, 32, 32),))
+    read = {
+        name: [q.bit_width for q in layer._inputs] for name, layer in model.named_modules() if hasattr(layer, "_inputs")
+    }
+    additions = {name: bits for name, bits in read.items() if name.startswith("add")}
+    convolutions = {name: bits for name, bits in read.items() if name.startswith("layer")}
+    assert len(additions) == 9 and set(map(tuple, additions.values())) == {(8, 8)}
+    assert len(convolutions) == 18 and set(map(tuple, convolutions.values())) == {(2,)}
+    assert read["conv1"] == read["linear"] == read["adaptive_avg_pool2d"] == [8]
 
 
 def test_paired_difference(cifar10: Any) -> None:
