@@ -55,11 +55,16 @@ def label(run: dict[str, Any]) -> str:
 
 
 def reference_of(run: dict[str, Any], runs: list[dict[str, Any]], name: str | None) -> dict[str, Any] | None:
-    """The float run to compare with: the one named, or one of the same network, of the same seed if there is one."""
+    """The float run to compare with: the one named, or one of the same network, of the same seed and with the default rate if there is one.
+
+    None for that run itself.
+    """
     if name is not None:
-        return next(r for r in runs if r["name"] == name)
-    same = [r for r in runs if r["method"] == "float" and r["activation"] == run["activation"] and r is not run]
-    return min(same, key=lambda r: (r["seed"] != run["seed"], r["seed"]), default=None)
+        same = [r for r in runs if r["name"] == name]
+    else:
+        same = [r for r in runs if r["method"] == "float" and r["activation"] == run["activation"]]
+    best = min(same, key=lambda r: (r["seed"] != run["seed"], r["learning_rate"] is not None, r["seed"]), default=None)
+    return None if best is run else best
 
 
 def paired_difference(run: dict[str, Any], reference: dict[str, Any]) -> tuple[float, float]:
@@ -110,37 +115,45 @@ def seeds(runs: list[dict[str, Any]], name: str | None) -> list[str]:
 
 
 def plot(runs: list[dict[str, Any]], path: Path) -> None:
+    """A point for each run of the ReLU network; lines through the best settings of a method at each width of its weights."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    points: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for run in runs:
-        if run["activation"] != "relu":
-            continue  # another network
-        if run["method"] == "float":
-            axis.axhline(
-                run["accuracy"], color="black", linestyle="--", linewidth=1, label=f"float, seed {run['seed']}"
-            )
-        else:
-            points[label(run)][run["weight_bits"]].append(run["accuracy"])
-    for name, by_bits in sorted(points.items()):
+    styles = {"trained": "--", "taught": "-", "not trained": ":"}
+    relu = [run for run in runs if run["activation"] == "relu"]
+    colors = {method: f"C{i}" for i, method in enumerate(sorted({r["method"] for r in relu} - {"float"}))}
+    series: dict[tuple[str, str], dict[int, dict[str, list[float]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(list))
+    )
+    for run in relu:
+        if run["method"] != "float":
+            how = "not trained" if run["epochs"] == 0 else "taught" if run.get("teacher") else "trained"
+            series[run["method"], how][run["weight_bits"]][label(run)].append(run["accuracy"])
+
+    figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    accuracies = [run["accuracy"] for run in relu if run["method"] == "float" and run["learning_rate"] is None]
+    if accuracies:
+        axis.axhline(float(np.mean(accuracies)), color="black", linewidth=1, label=f"float, {len(accuracies)} seeds")
+    for (method, how), by_bits in sorted(series.items()):
         bits = sorted(by_bits)
-        axis.plot(bits, [np.mean(by_bits[b]) for b in bits], marker="o", label=name)
+        best = [max(float(np.mean(a)) for a in by_bits[b].values()) for b in bits]
+        axis.plot(bits, best, styles[how], color=colors[method], label=f"{method}, {how}")
+        points = [(b, a) for b in bits for setting in by_bits[b].values() for a in setting]
+        axis.plot(*zip(*points, strict=True), "o", markersize=4, alpha=0.6, color=colors[method])
     axis.set_xlabel("bits of the weights")
     axis.set_ylabel("test accuracy, %")
     axis.grid(alpha=0.3)
-    axis.legend()
-    figure.savefig(path, dpi=110)
+    figure.legend(loc="outside right upper")
+    figure.savefig(path)
     plt.close(figure)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, help="--out of cifar10.py")
-    parser.add_argument("--out", type=Path, help="folder of results.md, results.csv and results.png; default: runs")
+    parser.add_argument("--out", type=Path, help="folder of results.md, results.csv and results.svg; default: runs")
     parser.add_argument("--reference", help="name of the float run; default: that of the same seed, or seed 0")
     arguments = parser.parse_args()
     out = arguments.out or arguments.runs
@@ -158,7 +171,7 @@ def main() -> None:
     (out / "results.md").write_text(markdown)
     with (out / "results.csv").open("w", newline="") as file:
         csv.writer(file).writerows([COLUMNS, *rows])
-    plot(runs, out / "results.png")
+    plot(runs, out / "results.svg")
     print(markdown)
 
 

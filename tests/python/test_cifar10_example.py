@@ -125,3 +125,35 @@ def test_paired_difference(cifar10: Any) -> None:
     variance = (gains + losses - (gains - losses) ** 2 / n) / (n - 1)
     assert mean == pytest.approx(100 * (gains - losses) / n)
     assert half == pytest.approx(196 * (variance / n) ** 0.5)
+
+
+def test_table_compares_with_the_float_run_of_the_same_seed(
+    cifar10: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import cifar10_table
+
+    common = {"activation": "relu", "epochs": 4, "option": {}, "strategy": "magnitude", "images": 4}
+    float32 = {"method": "float", "weight_bits": None, "act_bits": None}
+    w4a4 = {"method": "lsq_plus", "weight_bits": 4, "act_bits": 4, "learning_rate": None, "bytes": 9}
+    w4a4 |= {"differing_logits": 0, "differing_codes": 0}
+    runs = {
+        "float-0": (float32 | {"seed": 0, "learning_rate": None}, [1, 1, 1, 1]),
+        "float-0-fast": (float32 | {"seed": 0, "learning_rate": 0.1}, [1, 1, 0, 0]),
+        "float-1": (float32 | {"seed": 1, "learning_rate": None}, [1, 1, 1, 0]),
+        "low-0": (w4a4 | {"seed": 0, "integer_accuracy": 50.0}, [1, 1, 0, 0]),
+        "low-1": (w4a4 | {"seed": 1, "integer_accuracy": 75.0}, [1, 1, 0, 1]),
+    }
+    for name, (run, correct) in runs.items():
+        (tmp_path / name).mkdir()
+        result = common | run | {"name": name, "accuracy": 100 * float(np.mean(correct))}
+        (tmp_path / name / "result.json").write_text(json.dumps(result))
+        np.savez(tmp_path / name / "correct.npz", correct=np.array(correct, bool))
+    monkeypatch.setattr(sys, "argv", ["cifar10_table.py", str(tmp_path)])
+    cifar10_table.main()
+    cells = [line.split(" | ") for line in (tmp_path / "results.md").read_text().splitlines() if line.startswith("| ")]
+    column = cells[0].index("drop")
+    drops = {row[0].removeprefix("| "): row[column] for row in cells[1:]}
+    assert drops == {"float-0": "", "float-0-fast": "50.00", "float-1": "", "low-0": "50.00", "low-1": "0.00"}
+    assert "2 seeds: drop 25.00, standard deviation 35.36" in (tmp_path / "results.md").read_text()
+    assert (tmp_path / "results.csv").stat().st_size > 0
+    assert "<svg" in (tmp_path / "results.svg").read_text()
