@@ -61,7 +61,7 @@ def measure_point(session: Session, layer: Layer, largest: bool) -> dict[str, An
 def rows(session: Session) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     for group, layers in (SMOKE_SERIES if session.arguments.smoke else SERIES).items():
         for value, layer in layers.items():
-            largest = value == max(layers)
+            largest = layer.products == max(other.products for other in layers.values())
             row = {"group": group, "value": value}
             yield f"{group}, {value}", lambda r=row, a=(layer, largest): r | measure_point(session, *a)
 

@@ -6,7 +6,8 @@ python tests/check_spills.py LIBRARY      disassembles with objdump (binutils), 
 An inner loop contains no other loop; it is a micro-kernel's where it multiplies at least four vectors. A compiler that
 gives up on a tile stores each accumulator in each step, two stores for two or three multiplications. One store for
 five multiplications is let pass: short windows hold more vectors than there are registers, and a few of them on the
-stack were measured to be faster than loading the weights again.
+stack were measured to be faster than loading the weights again. The 3x3 depthwise kernel is unrolled to the end and has no
+inner loop; at full range it keeps codes that it has unpacked on the stack, as many as it would have to unpack again.
 """
 
 from __future__ import annotations

@@ -31,13 +31,6 @@ class OpenVinoProgram:
     def output(self) -> np.ndarray:
         return self._request.get_output_tensor().data.copy()
 
-    def kernels(self) -> list[str]:
-        """Name and implementation of each operation that is left."""
-        nodes = self._compiled.get_runtime_model().get_ordered_ops()
-        return [
-            f"{n.get_rt_info()['layerType'].astype(str)} {n.get_rt_info()['primitiveType'].astype(str)}" for n in nodes
-        ]
-
 
 class OpenVino:
     is_integer = True

@@ -1,4 +1,4 @@
-"""A description as a TensorFlow Lite model, int8 or float32, written with LiteRT's own schema: no TensorFlow is needed.
+"""A description as a TensorFlow Lite model, int8, written with LiteRT's own schema: no TensorFlow is needed.
 
 TensorFlow Lite has signed codes: every code and zero point here is 128 less than in the description. Images are [N, H, W, C].
 """

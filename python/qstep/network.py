@@ -86,9 +86,9 @@ class IntegerNetwork:
                 kernel=node["kernel"],
                 shape=node["shape"],
                 milliseconds=1e3 * node["seconds"],
-                share=node["seconds"] / total,
+                share=node["seconds"] / total if total else 0.0,
                 products=node["products"],
-                gops=(gops := 2e-9 * node["products"] / node["seconds"] if node["products"] else 0.0),
+                gops=(gops := 2e-9 * node["products"] / node["seconds"] if node["seconds"] else 0.0),
                 peak_fraction=0.5e9 * gops / measured["peak"],
             )
             for node in measured["nodes"]

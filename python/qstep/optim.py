@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -243,9 +244,12 @@ def _quantizer_of(layer: AffineLayer) -> InqWeight:
 
 
 def _description(layer: AffineLayer) -> dict[str, Any]:
+    """What tells whether a model is the one whose state was saved; the digest is of the frozen weights' values and places."""
     quantizer = _quantizer_of(layer)
+    held = torch.where(quantizer.frozen, layer.weight.detach().float(), torch.nan)
     return {
         "bit_width": quantizer.bit_width,
         "shape": list(layer.weight.shape),
         "frozen": int(quantizer.frozen.sum()),
+        "digest of frozen weights": hashlib.sha256(held.cpu().contiguous().numpy().tobytes()).hexdigest()[:16],
     }

@@ -209,6 +209,16 @@ struct FixedPointNetImpl : torch::nn::Module {
 };
 TORCH_MODULE(FixedPointNet);
 
+/// eta = 2^(FL + range exponent) * alpha / levels, twice that for a signed tensor among unsigned ones.
+void expect_eta_of_its_level(const qstep::methods::ActivationQuantizer& quantizer, int levels) {
+  const auto buffers = quantizer.named_buffers();
+  const int exponent = buffers["fraction_length"].item<int>() + buffers["range_exponent"].item<int>();
+  const auto& f8net = dynamic_cast<const qstep::methods::F8NetActivationQuantizer&>(quantizer);
+  const double alpha = f8net.alpha()->item<double>();
+  const double expected = std::ldexp(alpha / levels, exponent + (quantizer.quant_min() < 0 ? 1 : 0));
+  EXPECT_FLOAT_EQ(static_cast<float>(quantizer.eta()->item<double>()), static_cast<float>(expected));
+}
+
 class F8Net : public testing::TestWithParam<bool> {};
 INSTANTIATE_TEST_SUITE_P(PrivateRange, F8Net, testing::Bool());
 
@@ -230,6 +240,12 @@ TEST_P(F8Net, EvalAndFrozenTrainingAreTheIntegerNetwork) {
     if (buffer.key().ends_with("range_exponent")) is_shared = is_shared && buffer.value().item<int>() == 0;
   }
   EXPECT_NE(is_shared, GetParam());
+  for (const auto& quantizer : {net->stem->output(), net->body->output(), net->add->output()}) {
+    expect_eta_of_its_level(*quantizer, 255);  // the chain has unsigned members
+    const auto ratio = quantizer->ratio_to(*net->stem->output());
+    ASSERT_TRUE(ratio.has_value());
+    EXPECT_EQ(ratio->item<double>() * net->stem->output()->eta()->item<double>(), quantizer->eta()->item<double>());
+  }
   torch::optim::SGD optimizer(net->parameters(), torch::optim::SGDOptions(1e-2));
   for (int step = 0; step < 3; ++step) {
     optimizer.zero_grad();
@@ -285,6 +301,41 @@ TEST(BadInput, IsNamed) {
   has(message_of([&] { nn::Concat(f8net, std::vector<nn::QuantizerPtr>{nn::Quantize(f8net)->output()}); }),
       "not defined");
   has(message_of([&] { nn::Elementwise("cube", config, net->input->output()); }), "unknown function 'cube'");
+  for (const int64_t bits : {-1, 0, 1, 64, 65}) {
+    for (const auto& [name, any] : configs()) {
+      has(message_of([&, &any = any] { nn::Quantize(any.with_bits(bits, bits)); }), "bit_width must be in");
+    }
+  }
+  for (const int64_t bits : {-1, 0, 1, 9, 64, 65}) {
+    using namespace qstep::methods;
+    has(message_of([&] { IaoWeightQuantizer{bits, false}; }), "bit_width must be in");
+    has(message_of([&] { LsqPlusWeightQuantizer(bits, {4}); }), "bit_width must be in");
+    has(message_of([&] { InqWeightQuantizer(bits, {4}); }), "bit_width must be in");
+    has(message_of([&] { PwlqWeightQuantizer{bits}; }), "bit_width must be in");
+    has(message_of([&] { F8NetWeightQuantizer(bits, {.format = "grid"}); }), "bit_width must be in");
+  }
+  const auto f8net_level = [](std::variant<std::string, double> level) {
+    return qstep::QConfig::f8net({.activation = {.alpha_init = std::move(level)}});
+  };
+  has(message_of([&] { nn::Quantize{f8net_level(INFINITY)}; }), "alpha_init must be above 0 and finite");
+  has(message_of([&] { nn::Quantize{f8net_level("best")}; }), "'mse' or 'max', got 'best'");
+  qstep::methods::F8NetWeightQuantizer fixed_point(8);
+  for (const torch::Tensor& weight : {torch::full({1}, 5.0), torch::full({4}, 0.5), 5 + 1e-3 * torch::randn({50})}) {
+    has(message_of([&] { fixed_point.initialize(weight); }), "use 'grid'");
+  }
+  fixed_point.initialize(torch::zeros({4}));
+  for (const auto& [name, any] : configs()) {
+    SCOPED_TRACE(name);
+    Net broken(any);
+    {
+      const torch::NoGradGuard no_grad;
+      broken->stem->weight[0][0][0][0] = NAN;
+    }
+    has(message_of([&, &broken = broken] {
+          qstep::calibrate(*broken, [&](const torch::Tensor& x) { return broken->forward(x); }, {images(2, 1)});
+        }),
+        "weights must be finite");
+  }
   Net other = trained(config);
   has(message_of([&] {
         const torch::NoGradGuard no_grad;

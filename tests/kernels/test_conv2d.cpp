@@ -1,5 +1,4 @@
 #include <gtest/gtest.h>
-#include <algorithm>
 
 #include <algorithm>
 #include <map>
@@ -51,6 +50,31 @@ TEST(Conv2d, EveryBitWidthAndPattern) {
   }
   for (const Conv2dKernel& kernel : conv2d_kernels()) {
     EXPECT_TRUE(used.contains(kernel.name) || !is_supported(kernel.isa)) << kernel.name << " was never used";
+  }
+}
+
+/// Weights less an integer zero point may be twice as large as an int8.
+TEST(Conv2d, WeightsBeyondInt8) {
+  const unsigned seed = 20261123;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  const oracle::Convolution shapes[] = {
+      {1, 69, 6, 7, 18, 1, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}},
+      {1, 69, 6, 7, 34, 1, Window{{1, 1}, {2, 2}, {0, 0, 0, 0}, {1, 1}}},
+      {1, 37, 6, 7, 37, 37, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}},
+      {1, 37, 6, 7, 37, 37, Window{{5, 5}, {2, 2}, {2, 2, 2, 2}, {1, 1}}},
+      {1, 3, 9, 8, 18, 1, Window{{5, 5}, {2, 2}, {2, 2, 2, 2}, {1, 1}}},
+  };
+  for (const oracle::Convolution& shape : shapes) {
+    for (const int16_t zero_point : {-127, -1, 2, 100}) {
+      for (const int activation : {2, 4, 8}) {
+        LayerCase layer(shape, {activation, 8}, Pattern::random, random);
+        for (int16_t& w : layer.weights) w = static_cast<int16_t>(w - zero_point);
+        layer.judge();
+        EXPECT_FALSE(expect_exact(layer, 1, random).empty());
+        ASSERT_FALSE(HasFailure()) << layer.describe();
+      }
+    }
   }
 }
 

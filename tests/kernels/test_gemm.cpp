@@ -78,10 +78,14 @@ TEST(Gemm, PackedForFewRows) {
       ASSERT_FALSE(HasFailure());
     }
     for (const Pattern pattern : all_patterns) {
-      for (const int activation : {1, 2, 4, 8}) {
-        expect_packed_exact(LayerCase(product(3, 18, 4616), {activation, bits}, pattern, random), bits);
-        ASSERT_FALSE(HasFailure()) << "A" << activation << "W" << bits;
+      for (int activation = 1; activation <= 8; ++activation) {
+        for (int weight = 2; weight <= bits; ++weight) {
+          expect_packed_exact(LayerCase(product(3, 18, 1160), {activation, weight}, pattern, random), bits);
+          ASSERT_FALSE(HasFailure()) << "A" << activation << "W" << weight;
+        }
       }
+      expect_packed_exact(LayerCase(product(3, 18, 4616), {8, bits}, pattern, random), bits);
+      ASSERT_FALSE(HasFailure());
     }
     if (bits == 8) continue;
     LayerCase far_from_zero(product(4, 20, 77), {8, bits}, Pattern::random, random);
@@ -208,6 +212,13 @@ TEST(Gemm, EveryTileTail) {
       LayerCase layer(product(rows, columns, depth), {4, 4}, Pattern::random, random);
       layer.sliced = random() % 2 == 0;
       expect_exact(layer, 1 + static_cast<int>(random() % 3), random);
+      ASSERT_FALSE(HasFailure());
+    }
+  }
+  for (const int64_t rows : {1, 2, 3, 6, 7}) {
+    for (int64_t columns = 67; columns <= 129; ++columns) {
+      const auto depth = static_cast<int64_t>(1 + random() % 40);
+      expect_exact(LayerCase(product(rows, columns, depth), {4, 2 + columns % 3}, Pattern::random, random), 1, random);
       ASSERT_FALSE(HasFailure());
     }
   }

@@ -21,6 +21,17 @@ TEST(Isa, ReferenceIsAlwaysThereAndNamesRoundTrip) {
   }
 }
 
+/// The tests of kernels pass over those of an instruction set that this CPU lacks. Here each is named.
+class KernelsOf : public testing::TestWithParam<Isa> {};
+INSTANTIATE_TEST_SUITE_P(Isa, KernelsOf, testing::ValuesIn(built_isas()),
+                         [](const auto& info) { return std::string(isa_name(info.param)); });
+
+TEST_P(KernelsOf, AreTestedOnThisCpu) {
+  if (!is_supported(GetParam())) {
+    GTEST_SKIP() << "this CPU has no " << isa_name(GetParam()) << ": none of its kernels is tested here";
+  }
+}
+
 TEST(Isa, DefaultIsTheBestSupportedUnlessTheEnvironmentNamesOne) {
   if (const char* name = std::getenv("QSTEP_ISA"); name != nullptr && *name != '\0') {
     EXPECT_EQ(isa_name(current_isa()), name);

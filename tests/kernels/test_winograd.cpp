@@ -71,12 +71,16 @@ TEST(Winograd, EveryChannelTail) {
   const unsigned seed = 20261102;
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
-  for (int64_t channels = 16; channels <= enough_channels + 33; ++channels) {
-    for (const Widths widths : {Widths{8, 8}, Widths{4, 4}}) {
+  for (const Widths widths : {Widths{8, 8}, Widths{4, 4}}) {
+    for (int64_t channels = 16; channels <= enough_channels + 33; ++channels) {
       LayerCase layer(shape_of(channels, 3, 4, channels % 35 + 1), widths, Pattern::random, random);
       layer.sliced = channels % 2 == 0;
       expect_exact(layer, 1, random);
       ASSERT_FALSE(HasFailure()) << layer.describe();
+    }
+    for (int64_t outputs = 36; outputs <= 65; ++outputs) {
+      expect_exact(LayerCase(shape_of(enough_channels, 3, 4, outputs), widths, Pattern::random, random), 1, random);
+      ASSERT_FALSE(HasFailure()) << outputs;
     }
   }
 }

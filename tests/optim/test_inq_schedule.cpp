@@ -2,8 +2,10 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
+#include <torch/optim/adagrad.h>
 #include <torch/optim/adam.h>
 #include <torch/optim/adamw.h>
+#include <torch/optim/lbfgs.h>
 #include <torch/optim/rmsprop.h>
 #include <torch/optim/sgd.h>
 #include <torch/serialize.h>
@@ -72,9 +74,12 @@ std::shared_ptr<Network> calibrated(const QConfig& config = QConfig::inq({.weigh
 
 void train(Network& network, to::Optimizer& optimizer, InqSchedule& schedule, int steps) {
   for (int i = 0; i < steps; ++i) {
-    optimizer.zero_grad();
-    network.forward(batch()).square().sum().backward();
-    schedule.optimizer_step();
+    schedule.optimizer_step([&] {
+      optimizer.zero_grad();
+      at::Tensor loss = network.forward(batch()).square().sum();
+      loss.backward();
+      return loss;
+    });
   }
 }
 
@@ -91,6 +96,8 @@ std::vector<std::pair<const char*, Make>> optimizers() {
       {"AdamW", [](auto p) { return std::make_unique<to::AdamW>(p, to::AdamWOptions(0.01).weight_decay(0.1)); }},
       {"RMSprop",
        [](auto p) { return std::make_unique<to::RMSprop>(p, to::RMSpropOptions(0.01).momentum(0.9).centered(true)); }},
+      {"Adagrad", [](auto p) { return std::make_unique<to::Adagrad>(p, to::AdagradOptions(0.01).weight_decay(0.1)); }},
+      {"LBFGS", [](auto p) { return std::make_unique<to::LBFGS>(p, to::LBFGSOptions(1e-4).max_iter(3)); }},
   };
 }
 
@@ -114,10 +121,14 @@ TEST(InqSchedule, FrozenWeightsStayBitForBit) {
     EXPECT_TRUE((after != before).masked_select(frozen.logical_not()).all().item<bool>()) << name;
 
     // Negative control: the optimizer alone moves them.
-    optimizer->zero_grad();
-    network->forward(batch()).square().sum().backward();
-    optimizer->step();
-    if (std::string(name) != "RMSprop") {  // no weight decay, no momentum left, no gradient
+    optimizer->step([&] {
+      optimizer->zero_grad();
+      at::Tensor loss = network->forward(batch()).square().sum();
+      loss.backward();
+      return loss;
+    });
+    if (std::string(name) != "RMSprop" &&
+        std::string(name) != "LBFGS") {  // no weight decay, no momentum left, no gradient
       EXPECT_FALSE(at::equal(network->conv->weight.detach().masked_select(frozen), before.masked_select(frozen)))
           << name;
     }
@@ -200,6 +211,60 @@ TEST(InqSchedule, ResumesBitForBit) {
     InqSchedule another(*resumed, other_optimizer, {0.5, 1.0}, options);
     EXPECT_THROW(restore(another, states[2]), Error);
   }
+}
+
+TEST(InqSchedule, AStepClearsTheHistoryOfLbfgs) {
+  const auto network = calibrated();
+  to::LBFGS optimizer(network->parameters(), to::LBFGSOptions(1e-4).max_iter(3));
+  InqSchedule schedule(*network, optimizer, {0.5, 1.0});
+  train(*network, optimizer, schedule, 2);
+  const auto& state = static_cast<const to::LBFGSParamState&>(*optimizer.state().begin()->second);
+  EXPECT_TRUE(state.d().defined());
+  EXPECT_GT(state.n_iter(), 0);
+  schedule.step();
+  EXPECT_FALSE(state.d().defined());  // the next step goes down the gradient, which is 0 where weights are frozen
+  EXPECT_EQ(state.n_iter(), 0);
+}
+
+struct OtherNetwork : torch::nn::Module {
+  OtherNetwork(const QConfig& config, const std::string& name, int64_t channels) {
+    input = register_module("input", nn::Quantize(config));
+    conv = register_module(name, nn::Conv2d(nn::Conv2dOptions(2, channels, 3), config, input->output()));
+  }
+  nn::Quantize input{nullptr};
+  nn::Conv2d conv{nullptr};
+};
+
+TEST(InqSchedule, RefusesTheStateOfAnotherModel) {
+  const auto make = [](int64_t bits, const std::string& name, int64_t channels) {
+    auto network = std::make_shared<OtherNetwork>(QConfig::inq({.weight_bits = bits}), name, channels);
+    network->conv->weight_quantizer()->initialize(network->conv->weight);
+    return network;
+  };
+  const auto state_of = [](OtherNetwork& network, int steps) {
+    to::SGD optimizer(network.parameters(), to::SGDOptions(0.01));
+    InqSchedule schedule(network, optimizer, {0.5, 1.0});
+    for (int step = 0; step < steps; ++step) schedule.step();
+    return saved(schedule);
+  };
+  const auto resume = [](OtherNetwork& network, const std::string& state) {
+    to::SGD optimizer(network.parameters(), to::SGDOptions(0.01));
+    InqSchedule schedule(network, optimizer, {0.5, 1.0});
+    restore(schedule, state);
+    return schedule.position();
+  };
+  at::manual_seed(1);
+  const auto network = make(4, "conv", 5);
+  EXPECT_EQ(resume(*network, state_of(*network, 0)), 0U);
+  for (const auto& other : {make(4, "convolution", 5), make(4, "conv", 6), make(5, "conv", 5)}) {
+    EXPECT_THROW(resume(*network, state_of(*other, 0)), Error);
+  }
+  // The same architecture with as many frozen weights, but others.
+  const std::string state = state_of(*network, 1);
+  const auto twin = make(4, "conv", 5);
+  EXPECT_EQ(resume(*twin, state_of(*twin, 1)), 1U);
+  EXPECT_THROW(resume(*twin, state), Error);
+  EXPECT_EQ(resume(*network, state), 1U);
 }
 
 TEST(InqSchedule, BadInputThrows) {

@@ -9,8 +9,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import io
+import itertools
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +50,7 @@ class Case:
         config: a configuration of a whole network with the method in it.
         options: sets of constructor options to try.
         bit_widths: widths to try.
+        options_at_8_bits: further sets, of options that are defined for 8 bits only.
         monotone: larger values never get a smaller one; per channel, for weights.
         idempotent: quantizing what is quantized changes nothing. Not so where the grid follows the values themselves.
         integers: false where the method leaves values as they are, so that a network with it cannot be converted.
@@ -58,9 +60,15 @@ class Case:
     config: Callable[[], qstep.QConfig]
     options: tuple[Mapping[str, Any], ...] = ({},)
     bit_widths: tuple[int, ...] = (2, 4, 8)
+    options_at_8_bits: tuple[Mapping[str, Any], ...] = ()
     monotone: bool = True
     idempotent: bool = True
     integers: bool = True
+
+    def settings(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """Widths with options."""
+        yield from itertools.product(self.bit_widths, self.options)
+        yield from ((8, options) for options in self.options_at_8_bits)
 
 
 # --- data -------------------------------------------------------------------------------------------------------------------------------
@@ -190,37 +198,35 @@ def check_weight_grid(quantizer: WeightQuantizer, w: Tensor) -> None:
 
 def check_activation(make: Callable[..., ActivationQuantizer], case: Case) -> None:
     """All of it. ``make(bit_width, nonnegative, **options)``."""
-    for options in case.options:
-        for bits in case.bit_widths:
-            for nonnegative in (True, False):
-                quantizer = calibrated(make(bits, nonnegative, **options), nonnegative)
-                x = activations(nonnegative)
-                if case.integers:
-                    check_activation_grid(quantizer, x)
-                check_gradients(quantizer, x, case.oracle)
-                if case.idempotent:
-                    check_idempotent(quantizer, x)
-                if case.monotone:
-                    check_monotone(quantizer, x)
-                check_copies(quantizer, lambda b=bits, n=nonnegative, o=options: make(b, n, **o), x)
+    for bits, options in case.settings():
+        for nonnegative in (True, False):
+            quantizer = calibrated(make(bits, nonnegative, **options), nonnegative)
+            x = activations(nonnegative)
+            if case.integers:
+                check_activation_grid(quantizer, x)
+            check_gradients(quantizer, x, case.oracle)
+            if case.idempotent:
+                check_idempotent(quantizer, x)
+            if case.monotone:
+                check_monotone(quantizer, x)
+            check_copies(quantizer, lambda b=bits, n=nonnegative, o=options: make(b, n, **o), x)
 
 
 def check_weight(make: Callable[..., WeightQuantizer], case: Case) -> None:
     """All of it. ``make(bit_width, shape, **options)``."""
     w = weights()
-    for options in case.options:
-        for bits in case.bit_widths:
-            quantizer = make(bits, w.shape, **options)
-            quantizer.initialize(w)
-            quantizer.eval()
-            check_weight_grid(quantizer, w)
-            check_gradients(quantizer, w, case.oracle)
-            if case.idempotent:
-                check_idempotent(quantizer, w)
-            if case.monotone:
-                check_monotone(quantizer, w)
-            check_copies(quantizer, lambda b=bits, o=options: make(b, w.shape, **o), w)
-            check_weight_lowering(case.config(), w.flatten(1), bits, options)
+    for bits, options in case.settings():
+        quantizer = make(bits, w.shape, **options)
+        quantizer.initialize(w)
+        quantizer.eval()
+        check_weight_grid(quantizer, w)
+        check_gradients(quantizer, w, case.oracle)
+        if case.idempotent:
+            check_idempotent(quantizer, w)
+        if case.monotone:
+            check_monotone(quantizer, w)
+        check_copies(quantizer, lambda b=bits, o=options: make(b, w.shape, **o), w)
+        check_weight_lowering(case.config(), w.flatten(1), bits, options)
 
 
 def check_weight_lowering(config: qstep.QConfig, w: Tensor, bits: int, options: Mapping[str, Any]) -> None:

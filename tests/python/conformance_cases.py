@@ -71,13 +71,20 @@ def _fixed_point(x: Array, grad_output: Array, length: int, bits: int, signed: b
 
 
 def f8net_weight(quantizer: Any, w: Array, grad_output: Array) -> Expected:
-    length = f8net.search(w.flatten().tolist(), quantizer.bit_width, True)
+    if quantizer.format == "std":
+        length = f8net.fraction_length(w.std(ddof=1), True)
+    else:
+        length = f8net.search(w.flatten().tolist(), quantizer.bit_width, True)
     return _fixed_point(w, grad_output, length, quantizer.bit_width, True, quantizer.mask)
 
 
 def f8net_activation(quantizer: Any, x: Array, grad_output: Array) -> Expected:
     length, signed = int(quantizer.fraction_length), quantizer.quant_min < 0
-    return _fixed_point(x, grad_output, length, quantizer.bit_width, signed, quantizer.mask)
+    expected = _fixed_point(x, grad_output, length, quantizer.bit_width, signed, quantizer.mask)
+    # A clipping level is learned through the weights of neighbouring layers: test_f8net.py.
+    return (
+        expected if quantizer.alpha is None else expected._replace(gradients={**expected.gradients, "alpha.raw": None})
+    )
 
 
 def pwlq_weight(quantizer: Any, w: Array, grad_output: Array) -> Expected:
@@ -116,11 +123,11 @@ WEIGHTS: dict[str, Case] = {
     ),
     # The range moves with the values, and with it the grid.
     "iao": Case(iao_weight, lambda: qstep.QConfig.iao(8, 8), options=({}, {"per_channel": True}), idempotent=False),
-    # The other rule for formats is defined for 8 bits only, and has its tests in test_ops_f8net.py.
     "f8net": Case(
         f8net_weight,
         qstep.QConfig.f8net,
         options=({"format": "grid"}, {"format": "grid", "mask": "reference"}),
+        options_at_8_bits=({}, {"mask": "reference"}),
     ),
     # So do breakpoints.
     "pwlq": Case(
@@ -154,7 +161,6 @@ ACTIVATIONS: dict[str, Case] = {
         lambda: qstep.QConfig.pact(4, 4),
         options=({}, {"gradient": "ste"}, {"alpha_init": "max"}, {"alpha_init": 3.0}),
     ),
-    # Clipping levels are learned through the weights of neighbouring layers: test_f8net.py.
     "f8net": Case(
         f8net_activation,
         qstep.QConfig.f8net,
@@ -162,6 +168,7 @@ ACTIVATIONS: dict[str, Case] = {
             {"format": "grid", "clipping": False},
             {"format": "grid", "clipping": False, "mask": "reference"},
         ),
+        options_at_8_bits=({}, {"clipping": False}),
     ),
     "pwlq": Case(pwlq_activation, lambda: qstep.QConfig.pwlq(6, 6), options=({}, {"asymmetric": True}, {"top_k": 1})),
     "float": Case(float_activation, lambda: qstep.QConfig.inq(4, act_bits=None), bit_widths=(32,), integers=False),

@@ -122,6 +122,44 @@ def test_missing_calibration(config: qstep.QConfig) -> None:
         qstep.calibrate(model, [X * float("nan")], progress=False)
 
 
+WEIGHT_CONFIGS = {
+    "lsq_plus": qstep.QConfig.lsq_plus(4, 4),
+    "lsq_plus per channel": qstep.QConfig.lsq_plus(4, 4, per_channel=True),
+    "iao": qstep.QConfig.iao(),
+    "pact": qstep.QConfig.pact(4, 4),
+    "inq": qstep.QConfig.inq(4),
+    "pwlq": qstep.QConfig.pwlq(4, 8),
+    "f8net": qstep.QConfig.f8net(),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHT_CONFIGS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(name: str, value: float) -> None:
+    broken = small()
+    with torch.no_grad():
+        broken.get_submodule("0").weight[0, 0, 0, 0] = value
+    with pytest.raises(ValueError, match=r"0\.weight_quantizer: weights must be finite, got NaN or infinity"):
+        model = qstep.prepare(broken, WEIGHT_CONFIGS[name], example_inputs=(X,))
+        qstep.calibrate(model, [X], progress=False)
+
+
+@pytest.mark.parametrize("name", WEIGHT_CONFIGS)
+@pytest.mark.parametrize("value", [0.0, 0.25], ids=["zero", "constant"])
+def test_constant_weights_are_quantized_or_named(name: str, value: float) -> None:
+    network = small()
+    with torch.no_grad():
+        network.get_submodule("0").weight.fill_(value)
+    model = qstep.prepare(network, WEIGHT_CONFIGS[name], example_inputs=(X,))
+    if name == "f8net" and value != 0:  # the rule is one of the standard deviation
+        with pytest.raises(ValueError, match=r"0\.weight_quantizer: .* use format='grid'"):
+            qstep.calibrate(model, [X], progress=False)
+        return
+    qstep.calibrate(model, [X], progress=False)
+    result = qstep.compare(model, qstep.convert(model), X)
+    assert result.differing_codes == 0 < result.total_codes, str(result)
+
+
 def test_values_no_network_can_hold() -> None:
     model = prepared()
     model.get_submodule("0").output_quantizer._scale.raw.data.fill_(float("nan"))

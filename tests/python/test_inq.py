@@ -17,7 +17,7 @@ import qstep
 from networks import ResNet20, settle
 from oracle import inq as oracle
 from qstep.optim import InqSchedule
-from qstep.quantizers import InqWeight
+from qstep.quantizers import InqWeight, PactActivation
 
 X = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -166,6 +166,8 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "adadelta": lambda p: torch.optim.Adadelta(p, weight_decay=0.1),
     "rprop": lambda p: torch.optim.Rprop(p, lr=0.01),
     "asgd": lambda p: torch.optim.ASGD(p, lr=0.01, weight_decay=0.1),
+    "adafactor": lambda p: torch.optim.Adafactor(p, lr=0.01, weight_decay=0.1),
+    "muon": lambda p: torch.optim.Muon([w for w in p if w.dim() == 2], lr=0.01, weight_decay=0.1),
     "lbfgs": lambda p: torch.optim.LBFGS(p, lr=0.1, max_iter=3),
 }
 
@@ -183,14 +185,16 @@ def test_frozen_weights_stay_bit_for_bit(name: str) -> None:
         for n, layer in layers(model).items():
             frozen = layer.weight_quantizer.frozen
             assert torch.equal(bits(layer.weight)[frozen], before[n][frozen]), n
-            assert frozen.all() or (bits(layer.weight) != before[n])[~frozen].any(), n
+            trained = any(layer.weight is p for group in optimizer.param_groups for p in group["params"])
+            assert trained == (name != "muon" or layer.weight.dim() == 2)  # Muon takes matrices only
+            assert frozen.all() or not trained or (bits(layer.weight) != before[n])[~frozen].any(), n
             for key, value in optimizer.state.get(layer.weight, {}).items():
                 if isinstance(value, Tensor) and value.shape == layer.weight.shape and key not in ("ax", "step_size"):
                     assert not value[frozen].any(), f"{key} of {n}"
     assert all(layer.weight_quantizer.all_frozen for layer in layers(model).values())
     bias = model.get_submodule("fc").bias.detach().clone()
     train(model, optimizer)
-    assert not torch.equal(model.get_submodule("fc").bias, bias), "the rest trains on"
+    assert name == "muon" or not torch.equal(model.get_submodule("fc").bias, bias), "the rest trains on"
 
 
 def test_without_the_schedule_optimizers_move_them() -> None:
@@ -344,6 +348,12 @@ def test_states_of_other_models_and_schedules_are_refused() -> None:
     other, another = fresh()
     with pytest.raises(ValueError, match=r"conv: frozen is 0 here and was 81 .* load the state_dict of the model"):
         another.load_state_dict(state)
+    with torch.no_grad():  # the same architecture with as many frozen weights, but others
+        other.get_submodule("fc").weight.neg_()
+    qstep.calibrate(other, [X], batches=1, progress=False)
+    another.step()
+    with pytest.raises(ValueError, match=r"fc: digest of frozen weights is \w{16} here and was \w{16} when"):
+        another.load_state_dict(state)
     other.load_state_dict(model_state)
     another.load_state_dict(state)
     assert another.position == 1
@@ -421,6 +431,25 @@ def test_float_activations_train_and_evaluate_but_cannot_be_exported() -> None:
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 layer.weight.copy_(qstep.functional.inq_quantize(layer.weight, bit_width=5))
         torch.testing.assert_close(model(X), reference(X), rtol=1e-3, atol=1e-4)
+
+
+# --- with other methods -----------------------------------------------------------------------------------------------------------------
+
+
+def test_pact_activations_with_inq_weights() -> None:
+    inq, pact = qstep.QConfig.inq(4), qstep.QConfig.pact(4, 4)
+    model = prepared(replace(inq, activation=pact.activation))
+    assert isinstance(model.get_submodule("conv").output_quantizer, PactActivation)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    schedule = InqSchedule(model, optimizer, [0.5, 1.0])
+    for _ in range(2):
+        schedule.step()
+        train(model, optimizer)
+    assert all(isinstance(m.weight_quantizer, InqWeight) for m in layers(model).values())
+    result = qstep.compare(model, qstep.convert(model), X)
+    assert result.differing_codes == 0 < result.total_codes, str(result)
+    with pytest.raises(ValueError, match=r"InqWeight: bit_width must be in \[2, 5\], got 8: .*first_layer_bits=None"):
+        prepared(replace(pact, weight=inq.weight))
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------------------------

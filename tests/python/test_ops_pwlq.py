@@ -196,7 +196,7 @@ def test_search_is_brute_force_to_a_thousandth(scheme, kind, bit_width):
         return float(np.square(oracle.quantize(w.numpy(), [p], bit_width, scheme) - w.numpy()).sum())
 
     brute = min(error(k * m / 1000) for k in range(20, 501, 3))
-    assert error(found) <= brute * 1.02
+    assert error(found) <= brute * 1.0005  # the stages before the last one leave up to 1 %
     assert error(found) <= error(F.pwlq_breakpoint(w, bit_width=bit_width, scheme=scheme).item()) * (1 + 1e-3)
     assert abs(found / m * 1000 - round(found / m * 1000)) < 1e-6
 

@@ -225,6 +225,14 @@ def test_summary_covers_every_operation() -> None:
     assert all(row.kernel for row in qstep.summary(net).rows)
 
 
+@pytest.mark.parametrize("config", [qstep.QConfig.lsq_plus(4, 4), qstep.QConfig.pact(3, 3), qstep.QConfig.lsq(2, 2)])
+def test_first_and_last_layer_have_8_bits_by_default(config: qstep.QConfig) -> None:
+    model = prepared(config)
+    bits = {n: m.weight_quantizer.bit_width for n, m in model.named_modules() if hasattr(m, "weight_quantizer")}
+    assert bits.pop("conv1") == bits.pop("linear") == 8
+    assert len(bits) == 20 and set(bits.values()) == {config.weight.bit_width}
+
+
 def test_summary_counts_operations_in_floating_point() -> None:
     model = prepared(qstep.QConfig.iao())
     output = next(n for n in model.graph.nodes if n.op == "output")

@@ -1,5 +1,9 @@
 #include "qstep/engine/network.h"
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
 #include <algorithm>
 #include <list>
 #include <mutex>
@@ -87,7 +91,14 @@ uint8_t largest_code(const uint8_t* codes, int64_t count) {
   return largest;
 }
 
-int threads_of_the_machine() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
+/// That this process may run on.
+int available_processors() {
+#if defined(__linux__)
+  cpu_set_t processors;
+  if (sched_getaffinity(0, sizeof(processors), &processors) == 0) return std::max(1, CPU_COUNT(&processors));
+#endif
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
 
 }  // namespace
 
@@ -214,7 +225,7 @@ IntegerNetwork::IntegerNetwork(ir::Graph graph, const Options& options) : state_
           "IntegerNetwork: num_threads must be in [0, 1024], got {}", options.num_threads);
   state_->graph = std::move(graph);
   state_->isa = options.isa.empty() ? kernels::current_isa() : kernels::isa_from_name(options.isa);
-  state_->num_threads = options.num_threads == 0 ? threads_of_the_machine() : options.num_threads;
+  state_->num_threads = options.num_threads == 0 ? available_processors() : options.num_threads;
   state_->parallel_for = options.parallel_for;
   for (const ir::Node& node : state_->graph.nodes) {
     const NodeContext context{state_->graph, node, state_->isa};

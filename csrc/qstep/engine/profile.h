@@ -17,7 +17,7 @@ struct Profile {
     ir::Shape output_shape;
   };
   std::vector<Node> nodes;  ///< as in the graph
-  double seconds = 0;       ///< of a whole run, median
+  double seconds = 0;       ///< of all nodes of a run, median
   double fastest = 0;       ///< of the fastest one: close to the median on a machine that does nothing else
   double peak = 0;          ///< products per second: kernels::measure_peak times the threads
   int threads = 1;

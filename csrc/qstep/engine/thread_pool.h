@@ -83,8 +83,10 @@ class ThreadPool {
   std::atomic<uint64_t> jobs_ = 0;  // so far; who looks for a change needs no lock
   std::atomic<int> active_ = 0;     // workers inside the job; likewise
   int sleepers_ = 0;
+
+  // Guarded by busy_.
   std::vector<std::thread> workers_;
-  int callers_processor_ = -1;  // that all workers keep off; guarded by busy_
+  int callers_processor_ = -1;  // that all workers keep off
 };
 
 }  // namespace qstep::engine

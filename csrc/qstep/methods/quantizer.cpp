@@ -13,11 +13,30 @@ namespace {
 
 constexpr int64_t calibration_samples = 65536;  // of each tensor, over all batches, in expectation
 
+/// 2^digits - 1, where a code of bit_width has so many binary digits.
+int64_t largest(std::string_view owner, int64_t bit_width, int64_t digits) {
+  require(bit_width >= 2 && bit_width <= 8, "{}: bit_width must be in [2, 8], got {}", owner, bit_width);
+  return (int64_t{1} << digits) - 1;
+}
+
 }  // namespace
 
-Quantizer::Quantizer(std::string name, int64_t bit_width, int64_t quant_min, int64_t quant_max)
-    : Module(std::move(name)), bit_width_(bit_width), quant_min_(quant_min), quant_max_(quant_max) {
-  require(bit_width >= 2 && bit_width <= 8, "{}: bit_width must be in [2, 8], got {}", this->name(), bit_width);
+CodeRange unsigned_codes(std::string_view owner, int64_t bit_width) {
+  return {0, largest(owner, bit_width, bit_width)};
+}
+
+CodeRange signed_codes(std::string_view owner, int64_t bit_width) {
+  const int64_t limit = largest(owner, bit_width, bit_width - 1);
+  return {-limit - 1, limit};
+}
+
+CodeRange symmetric_codes(std::string_view owner, int64_t bit_width) {
+  const int64_t limit = largest(owner, bit_width, bit_width - 1);
+  return {-limit, limit};
+}
+
+Quantizer::Quantizer(std::string name, int64_t bit_width, CodeRange codes)
+    : Module(std::move(name)), bit_width_(bit_width), codes_(codes) {
   initialized_ = register_buffer("initialized", at::zeros({}, at::kBool));
 }
 
@@ -29,6 +48,10 @@ void Quantizer::require_ready() const {
 }
 
 void Quantizer::set_ready() { initialized_.fill_(true); }
+
+void Quantizer::require_finite(std::string_view what, const Tensor& values) const {
+  require(at::isfinite(values).all().item<bool>(), "{}: {} must be finite, got NaN or infinity", name(), what);
+}
 
 Tensor on_host(const Tensor& t, at::ScalarType dtype) { return t.detach().to(at::kCPU, dtype).contiguous(); }
 
@@ -65,8 +88,7 @@ Tensor ActivationQuantizer::sample(const Tensor& x) const {
 Tensor ActivationQuantizer::forward(const Tensor& x) {
   if (calibrating_) {
     const Tensor values = x.detach();
-    require(at::isfinite(values).all().item<bool>(), "{}: calibration data must be finite, got NaN or infinity",
-            name());
+    require_finite("calibration data", values);
     if (values.numel() > 0) samples_.push_back(sample(values));
     return x;
   }
@@ -94,7 +116,7 @@ Tensor ActivationQuantizer::decode(const Tensor& codes) const {
   return methods::decode(codes, scale(), zero_point(), offset(), quant_min());
 }
 
-FloatActivation::FloatActivation() : ActivationQuantizer("FloatActivation", 8, 0, 255) {
+FloatActivation::FloatActivation() : ActivationQuantizer("FloatActivation", 8, unsigned_codes("FloatActivation", 8)) {
   one_ = register_buffer("one", at::ones({}));
   zero_ = register_buffer("zero", at::zeros({}));
   set_ready();

@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "qstep/core/grid.h"
@@ -27,14 +28,24 @@ std::span<const T> span_of(const Tensor& t) {
   return {t.const_data_ptr<T>(), static_cast<size_t>(t.numel())};
 }
 
+struct CodeRange {
+  int64_t min;
+  int64_t max;
+};
+
+// The codes of a bit width. Throw Error naming `owner` unless it is in [2, 8].
+CodeRange unsigned_codes(std::string_view owner, int64_t bit_width);   ///< [0, 2^b - 1]
+CodeRange signed_codes(std::string_view owner, int64_t bit_width);     ///< [-2^(b - 1), 2^(b - 1) - 1]
+CodeRange symmetric_codes(std::string_view owner, int64_t bit_width);  ///< the same without the lowest one
+
 /// What weight and activation quantizers share: the code range and whether scales hold values yet.
 class Quantizer : public torch::nn::Module {
  public:
-  Quantizer(std::string name, int64_t bit_width, int64_t quant_min, int64_t quant_max);
+  Quantizer(std::string name, int64_t bit_width, CodeRange codes);
 
   int64_t bit_width() const { return bit_width_; }
-  int64_t quant_min() const { return quant_min_; }
-  int64_t quant_max() const { return quant_max_; }
+  int64_t quant_min() const { return codes_.min; }
+  int64_t quant_max() const { return codes_.max; }
 
   /// After calibration, or loaded from an archive.
   bool ready() const;
@@ -43,11 +54,12 @@ class Quantizer : public torch::nn::Module {
 
  protected:
   void set_ready();
+  /// Throws Error naming the quantizer and `what` where a value is NaN or infinite.
+  void require_finite(std::string_view what, const Tensor& values) const;
 
  private:
   int64_t bit_width_;
-  int64_t quant_min_;
-  int64_t quant_max_;
+  CodeRange codes_;
   Tensor initialized_;  // buffer
 };
 

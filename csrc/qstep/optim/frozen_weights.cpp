@@ -4,6 +4,7 @@
 #include <torch/optim/adagrad.h>
 #include <torch/optim/adam.h>
 #include <torch/optim/adamw.h>
+#include <torch/optim/lbfgs.h>
 #include <torch/optim/rmsprop.h>
 #include <torch/optim/sgd.h>
 
@@ -42,6 +43,12 @@ void FrozenWeights::hold(const Tensor& weight, const Tensor& frozen) {
   held_.erase(std::remove_if(held_.begin(), held_.end(), same), held_.end());
   held_.push_back({weight, frozen.clone(), weight.detach().clone()});
   restore();
+}
+
+void FrozenWeights::forget_curvature() {
+  for (auto& [parameter, state] : optimizer_.state()) {
+    if (auto* lbfgs = dynamic_cast<to::LBFGSParamState*>(state.get())) *lbfgs = to::LBFGSParamState();
+  }
 }
 
 Tensor FrozenWeights::step(const to::Optimizer::LossClosure& closure) {

@@ -21,6 +21,9 @@ class FrozenWeights {
   /// earlier hold of the same weight.
   void hold(const Tensor& weight, const Tensor& frozen);
 
+  /// Clears what LBFGS knows of the past: gradients, and steps that would still move what is frozen now.
+  void forget_curvature();
+
   /// optimizer.step(closure), then restore().
   Tensor step(const torch::optim::Optimizer::LossClosure& closure = nullptr);
 

@@ -4,6 +4,8 @@
 #include <ATen/CPUGeneratorImpl.h>
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <utility>
 
 #include "qstep/core/error.h"
@@ -49,6 +51,7 @@ void InqSchedule::step() {
                             {.strategy = options_.strategy, .generator = options_.generator});
     frozen_.hold(layer.weight, layer.quantizer->frozen());
   }
+  frozen_.forget_curvature();
   ++position_;
   if (!options_.lr_reset) return;
   for (size_t i = 0; i < learning_rates_.size(); ++i) optimizer_.param_groups()[i].options().set_lr(learning_rates_[i]);
@@ -60,12 +63,27 @@ std::string InqSchedule::names() const {
   return all;
 }
 
+namespace {
+
+/// Of the frozen weights' bits and places (FNV-1a): tells whether a model is the one whose state was saved.
+int64_t fingerprint(const Tensor& weight, const Tensor& frozen) {
+  const Tensor held = at::where(frozen, weight.detach().to(at::kFloat), NAN).cpu().contiguous();
+  uint64_t hash = 0xcbf29ce484222325;
+  for (const float value : methods::span_of<float>(held)) {
+    hash = (hash ^ std::bit_cast<uint32_t>(value)) * 0x100000001b3;
+  }
+  return std::bit_cast<int64_t>(hash);
+}
+
+}  // namespace
+
 std::vector<int64_t> InqSchedule::description() const {
   std::vector<int64_t> numbers;
   for (const Layer& layer : layers_) {
     numbers.push_back(layer.quantizer->bit_width());
     numbers.insert(numbers.end(), layer.weight.sizes().begin(), layer.weight.sizes().end());
     numbers.push_back(layer.quantizer->frozen().sum().item<int64_t>());
+    numbers.push_back(fingerprint(layer.weight, layer.quantizer->frozen()));
   }
   return numbers;
 }
@@ -92,9 +110,9 @@ void InqSchedule::load(torch::serialize::InputArchive& archive) {
   require(read("fractions").toDoubleVector() == fractions_ && read("strategy").toStringRef() == options_.strategy,
           "InqSchedule: the state is that of another schedule: fractions and strategy must be the same");
   require(read("description").toIntVector() == description(),
-          "InqSchedule: bit widths, shapes or numbers of frozen weights differ from the saved ones; load the model "
-          "that was "
-          "saved with the schedule before the schedule");
+          "InqSchedule: bit widths, shapes or frozen weights differ from the saved ones; load the model that was saved "
+          "with "
+          "the schedule before the schedule");
   const std::vector<double> learning_rates = read("learning_rates").toDoubleVector();
   require(learning_rates.size() == learning_rates_.size(),
           "InqSchedule: the optimizer has {} parameter groups, the saved one had {}", learning_rates_.size(),

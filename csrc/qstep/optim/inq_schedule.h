@@ -59,7 +59,8 @@ class InqSchedule {
     Tensor weight;
     std::shared_ptr<methods::InqWeightQuantizer> quantizer;
   };
-  std::vector<int64_t> description() const;  // of the layers: bit width, sizes, frozen weights
+  std::vector<int64_t> description()
+      const;  // of the layers: bit width, sizes, number and fingerprint of frozen weights
   std::string names() const;
 
   torch::optim::Optimizer& optimizer_;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -230,6 +231,15 @@ class LearnedScale(nn.Module):
 
     def forward(self) -> Tensor:
         return self.raw.abs().clamp_min(self.eps)
+
+
+def check_alpha_init(owner: str, alpha_init: float | str) -> None:
+    """Raises ValueError unless it is a rule for a first clipping level, or such a level."""
+    if isinstance(alpha_init, str):
+        if alpha_init not in ("mse", "max"):
+            raise ValueError(f"{owner}: alpha_init must be a number, 'mse' or 'max', got {alpha_init!r}")
+    elif not (alpha_init > 0 and math.isfinite(alpha_init)):
+        raise ValueError(f"{owner}: alpha_init must be above 0 and finite, got {alpha_init!r}")
 
 
 class ClippingLevel(LearnedScale):

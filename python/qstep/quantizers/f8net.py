@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
-from .base import ActivationQuantizer, ClippingLevel, QuantizedWeight, WeightQuantizer, unsigned_range
+from .base import ActivationQuantizer, ClippingLevel, QuantizedWeight, WeightQuantizer, check_alpha_init, unsigned_range
 
 _ops = torch.ops.qstep
 
@@ -55,12 +55,20 @@ class F8NetWeight(WeightQuantizer):
 
     def initialize(self, weight: Tensor) -> None:
         self.require_finite("weights", weight)
-        if self.format == "std" and weight.numel() > 1:
-            low, high = (v.item() for v in weight.detach().aminmax())
-            if low == high != 0:
-                raise ValueError(
-                    f"{self.path}: the rule format='std' needs weights of more than one value: use format='grid'"
-                )
+        if self.format == "grid" or weight.numel() == 0:
+            return
+        values = weight.detach().double()
+        low, high = (v.item() for v in values.aminmax())
+        if low == high != 0 and values.numel() > 1:
+            raise ValueError(
+                f"{self.path}: the rule format='std' needs weights of more than one value: use format='grid'"
+            )
+        mean, largest = values.mean().item(), self.forward(weight.detach()).scale.item() * self.quant_max
+        if abs(mean) > largest:
+            raise ValueError(
+                f"{self.path}: the rule format='std' is for weights around zero, but their mean is {mean:g} where the format that it"
+                f" gives ends at {largest:g}: use format='grid'"
+            )
 
     def forward(self, weight: Tensor) -> QuantizedWeight:
         length = F.f8net_format(weight, word_length=self.bit_width, signed=True, rule=self.format)
@@ -119,10 +127,7 @@ class F8NetActivation(ActivationQuantizer):
     ) -> None:
         _check_format("F8NetActivation", format, bit_width)
         _check_mask("F8NetActivation", mask)
-        if alpha_init not in ("mse", "max") and not (isinstance(alpha_init, int | float) and alpha_init > 0):
-            raise ValueError(
-                f"F8NetActivation: alpha_init must be 'mse', 'max' or a positive number, got {alpha_init!r}"
-            )
+        check_alpha_init("F8NetActivation", alpha_init)
         if not 0 < momentum <= 1:
             raise ValueError(f"F8NetActivation: momentum must be in (0, 1], got {momentum!r}")
         limit = _signed_limit(bit_width)

@@ -45,7 +45,10 @@ class InqWeight(WeightQuantizer):
         variable_length: bool = False,
     ) -> None:
         if not 2 <= bit_width <= 5:
-            raise ValueError(f"InqWeight: bit_width must be in [2, 5], got {bit_width!r}")
+            raise ValueError(
+                f"InqWeight: bit_width must be in [2, 5], got {bit_width!r}: first_layer_bits=None and last_layer_bits=None of the QConfig"
+                " leave first and last layer the width of the others"
+            )
         self.magnitudes = 1 << (bit_width - 2)
         largest = 1 << (self.magnitudes - 1)
         super().__init__(bit_width, -largest, largest)

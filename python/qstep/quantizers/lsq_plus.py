@@ -47,10 +47,10 @@ class LsqPlusWeight(WeightQuantizer):
         self.register_buffer("zero_point", torch.tensor(0), persistent=False)
 
     def initialize(self, weight: Tensor) -> None:
+        self.require_finite("weights", weight)
         scale = _ops.lsq_weight_scale(
             weight.detach(), quant_min=self.quant_min, quant_max=self.quant_max, axis=self.axis, rule=self.rule
         )
-        self.require_finite("weights", scale)
         self.scale.set(scale)
         self._set_ready()
 

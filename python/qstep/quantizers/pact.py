@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from .. import functional as F
-from .base import ActivationQuantizer, ClippingLevel, unsigned_range
+from .base import ActivationQuantizer, ClippingLevel, check_alpha_init, unsigned_range
 
 
 class PactActivation(ActivationQuantizer):
@@ -27,11 +25,7 @@ class PactActivation(ActivationQuantizer):
     def __init__(
         self, bit_width: int, nonnegative: bool, *, alpha_init: float | str = "mse", gradient: str = "pact"
     ) -> None:
-        if isinstance(alpha_init, str):
-            if alpha_init not in ("mse", "max"):
-                raise ValueError(f"PactActivation: alpha_init must be a number, 'mse' or 'max', got {alpha_init!r}")
-        elif not (alpha_init > 0 and math.isfinite(alpha_init)):
-            raise ValueError(f"PactActivation: alpha_init must be above 0 and finite, got {alpha_init!r}")
+        check_alpha_init("PactActivation", alpha_init)
         if gradient not in ("pact", "ste"):
             raise ValueError(f"PactActivation: gradient must be 'pact' or 'ste', got {gradient!r}")
         levels = unsigned_range(bit_width if nonnegative else bit_width - 1)[1]

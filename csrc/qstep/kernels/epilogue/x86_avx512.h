@@ -14,7 +14,7 @@ inline constexpr __mmask16 all_lanes = 0xFFFF;
 
 // A Rounding turns accumulators of sixteen neighbouring channels into steps of the output.
 
-/// One fused multiplication and addition (x86_avx2.cpp).
+/// One fused multiplication and addition (x86_avx2.h).
 class ByFloatFactor {
  public:
   using Factor = float;

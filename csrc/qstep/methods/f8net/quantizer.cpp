@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <cmath>
+
 #include "qstep/core/error.h"
 #include "qstep/methods/f8net/math.h"
 #include "qstep/methods/functional.h"
@@ -10,10 +12,6 @@ namespace qstep::methods {
 namespace {
 
 constexpr int64_t largest_range_exponent = 16;  // of a dead tensor's level to that of a live one
-
-int64_t limit_of(int64_t bit_width, bool is_signed) {
-  return f8net::largest_code(static_cast<int32_t>(bit_width), is_signed);
-}
 
 void check_options(const std::string& owner, const std::string& format, const std::string& mask, int64_t bit_width) {
   require(format == "std" || format == "grid", "{}: format must be 'std' or 'grid', got '{}'", owner, format);
@@ -34,7 +32,7 @@ std::shared_ptr<F8NetActivationQuantizer> as_f8net(const std::shared_ptr<Activat
 // --- weights ---------------------------------------------------------------------------------------------------------
 
 F8NetWeightQuantizer::F8NetWeightQuantizer(int64_t bit_width, F8NetWeightOptions options)
-    : WeightQuantizer("F8NetWeightQuantizer", bit_width, -limit_of(bit_width, true), limit_of(bit_width, true)),
+    : WeightQuantizer("F8NetWeightQuantizer", bit_width, symmetric_codes("F8NetWeightQuantizer", bit_width)),
       options_(std::move(options)),
       zero_point_(at::zeros({}, at::kInt)) {
   check_options(name(), options_.format, options_.mask, bit_width);
@@ -42,12 +40,20 @@ F8NetWeightQuantizer::F8NetWeightQuantizer(int64_t bit_width, F8NetWeightOptions
 }
 
 void F8NetWeightQuantizer::initialize(const Tensor& weight) {
-  require(at::isfinite(weight).all().item<bool>(), "{}: weights must be finite, got NaN or infinity", name());
-  if (options_.format == "grid" || weight.numel() < 2) return;
-  const auto [low, high] = at::aminmax(weight.detach());
+  require_finite("weights", weight);
+  if (options_.format == "grid" || weight.numel() == 0) return;
+  const Tensor values = weight.detach().to(at::kDouble);
+  const auto [low, high] = at::aminmax(values);
   const auto first = low.item<double>();
-  require(first == 0 || first != high.item<double>(),
+  require(values.numel() == 1 || first == 0 || first != high.item<double>(),
           "{}: the rule of format 'std' needs weights of more than one value: use 'grid'", name());
+  const auto largest = forward(weight.detach()).scale.item<double>() * static_cast<double>(quant_max());
+  const double mean = values.mean().item<double>();
+  require(
+      std::abs(mean) <= largest,
+      "{}: the rule of format 'std' is for weights around zero, but their mean is {} where the format that it gives "
+      "ends at {}: use 'grid'",
+      name(), mean, largest);
 }
 
 QuantizedWeight F8NetWeightQuantizer::forward(const Tensor& weight) {
@@ -61,14 +67,18 @@ QuantizedWeight F8NetWeightQuantizer::forward(const Tensor& weight) {
 // --- activations: eta, and who shares it -----------------------------------------------------------------------------
 
 F8NetActivationQuantizer::F8NetActivationQuantizer(int64_t bit_width, bool nonnegative, F8NetActivationOptions options)
-    : ActivationQuantizer("F8NetActivationQuantizer", bit_width, nonnegative ? 0 : -limit_of(bit_width, true),
-                          limit_of(bit_width, !nonnegative)),
+    : ActivationQuantizer("F8NetActivationQuantizer", bit_width,
+                          (nonnegative ? unsigned_codes : symmetric_codes)("F8NetActivationQuantizer", bit_width)),
       options_(std::move(options)),
       chain_unsigned_(nonnegative) {
   check_options(name(), options_.format, options_.mask, bit_width);
-  const std::string* const rule = std::get_if<std::string>(&options_.alpha_init);
-  require(rule != nullptr ? *rule == "mse" || *rule == "max" : std::get<double>(options_.alpha_init) > 0,
-          "{}: alpha_init must be 'mse', 'max' or a positive number", name());
+  if (const auto* const rule = std::get_if<std::string>(&options_.alpha_init)) {
+    require(*rule == "mse" || *rule == "max", "{}: alpha_init must be a number, 'mse' or 'max', got '{}'", name(),
+            *rule);
+  } else {
+    const double alpha = std::get<double>(options_.alpha_init);
+    require(std::isfinite(alpha) && alpha > 0, "{}: alpha_init must be above 0 and finite, got {}", name(), alpha);
+  }
   require(options_.momentum > 0 && options_.momentum <= 1, "{}: momentum must be in (0, 1], got {}", name(),
           options_.momentum);
   options_.rectified = options_.rectified && nonnegative;
@@ -96,7 +106,9 @@ std::vector<std::shared_ptr<ActivationQuantizer>> F8NetActivationQuantizer::depe
   return result;
 }
 
-int64_t F8NetActivationQuantizer::levels() const { return limit_of(bit_width(), !leader().chain_unsigned_); }
+int64_t F8NetActivationQuantizer::levels() const {
+  return f8net::largest_code(static_cast<int32_t>(bit_width()), !leader().chain_unsigned_);
+}
 
 Tensor F8NetActivationQuantizer::exponent() const {
   if (source_) return source_->exponent();
@@ -105,10 +117,15 @@ Tensor F8NetActivationQuantizer::exponent() const {
   return is_signed() && leader().chain_unsigned_ ? exponent + 1 : exponent;
 }
 
+std::optional<Tensor> F8NetActivationQuantizer::alpha() const {
+  const std::shared_ptr<ClippingLevel>& level = leader().alpha_;
+  return level ? std::optional(level->value()) : std::nullopt;
+}
+
 std::optional<Tensor> F8NetActivationQuantizer::eta() const {
   if (source_) return *source_->eta() * compensation_;
-  const std::shared_ptr<ClippingLevel>& alpha = leader().alpha_;
-  return alpha ? functional::f8net_eta(alpha->value(), exponent(), levels()) : at::ones_like(average_);
+  const std::optional<Tensor> level = alpha();
+  return level ? functional::f8net_eta(*level, exponent(), levels()) : at::ones_like(average_);
 }
 
 std::optional<Tensor> F8NetActivationQuantizer::ratio_to(const ActivationQuantizer& other) const {

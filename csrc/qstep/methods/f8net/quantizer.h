@@ -62,6 +62,8 @@ class F8NetActivationQuantizer : public ActivationQuantizer {
   void finish_calibration() override;
 
   Tensor fraction_length() const { return fraction_length_; }  ///< int32, []
+  /// The chain's clipping level, [], above 0; nothing where it does not clip.
+  std::optional<Tensor> alpha() const;
   /// Stops the moving average of fraction lengths.
   void freeze(bool frozen = true);
 

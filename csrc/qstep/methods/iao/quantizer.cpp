@@ -23,15 +23,12 @@ Tensor in_memory_order(const Tensor& x) {
 }  // namespace
 
 IaoWeightQuantizer::IaoWeightQuantizer(int64_t bit_width, bool per_channel)
-    : WeightQuantizer("IaoWeightQuantizer", bit_width, 1 - (int64_t{1} << (bit_width - 1)),
-                      (int64_t{1} << (bit_width - 1)) - 1),
+    : WeightQuantizer("IaoWeightQuantizer", bit_width, symmetric_codes("IaoWeightQuantizer", bit_width)),
       per_channel_(per_channel) {
   set_ready();
 }
 
-void IaoWeightQuantizer::initialize(const Tensor& weight) {
-  require(at::isfinite(weight).all().item<bool>(), "{}: weights must be finite, got NaN or infinity", name());
-}
+void IaoWeightQuantizer::initialize(const Tensor& weight) { require_finite("weights", weight); }
 
 QuantizedWeight IaoWeightQuantizer::forward(const Tensor& weight) {
   const Tensor rows = per_channel_ ? weight.detach().flatten(1) : weight.detach().reshape({1, -1});
@@ -46,7 +43,8 @@ QuantizedWeight IaoWeightQuantizer::forward(const Tensor& weight) {
 }
 
 IaoActivationQuantizer::IaoActivationQuantizer(int64_t bit_width, IaoActivationOptions options)
-    : ActivationQuantizer("IaoActivationQuantizer", bit_width, 0, (int64_t{1} << bit_width) - 1), options_(options) {
+    : ActivationQuantizer("IaoActivationQuantizer", bit_width, unsigned_codes("IaoActivationQuantizer", bit_width)),
+      options_(options) {
   require(options.smoothing >= 0 && options.smoothing < 1,
           "IaoActivationQuantizer: smoothing must be in [0, 1), got {}", options.smoothing);
   require(options.delay >= 0, "IaoActivationQuantizer: delay must not be negative, got {}", options.delay);

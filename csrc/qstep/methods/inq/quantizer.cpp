@@ -12,19 +12,19 @@
 namespace qstep::methods {
 namespace {
 
-/// The largest weight in units of the smallest.
-int64_t largest_level(int64_t bit_width) {
+/// Weights in units of the smallest.
+CodeRange levels(int64_t bit_width) {
   require(bit_width >= inq::min_bit_width && bit_width <= inq::max_bit_width,
           "InqWeightQuantizer: bit_width must be in [{}, {}], got {}", inq::min_bit_width, inq::max_bit_width,
           bit_width);
-  return int64_t{1} << (inq::magnitudes(static_cast<int32_t>(bit_width)) - 1);
+  const int64_t largest = int64_t{1} << (inq::magnitudes(static_cast<int32_t>(bit_width)) - 1);
+  return {-largest, largest};
 }
 
 }  // namespace
 
 InqWeightQuantizer::InqWeightQuantizer(int64_t bit_width, at::IntArrayRef shape, InqWeightOptions options)
-    : WeightQuantizer("InqWeightQuantizer", bit_width, -largest_level(bit_width), largest_level(bit_width)),
-      options_(std::move(options)) {
+    : WeightQuantizer("InqWeightQuantizer", bit_width, levels(bit_width)), options_(std::move(options)) {
   frozen_ = register_buffer("frozen", at::zeros(shape, at::kBool));
   n1_ = register_buffer("n1", at::zeros({}, at::kInt));
 }

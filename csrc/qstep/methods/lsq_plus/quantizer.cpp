@@ -11,9 +11,6 @@
 namespace qstep::methods {
 namespace {
 
-int64_t signed_min(int64_t bits) { return -(int64_t{1} << (bits - 1)); }
-int64_t signed_max(int64_t bits) { return (int64_t{1} << (bits - 1)) - 1; }
-
 LsqPlusActivationOptions resolved(LsqPlusActivationOptions options, bool nonnegative) {
   require(options.configuration >= 1 && options.configuration <= 4,
           "LsqPlusActivationQuantizer: configuration must be 1, 2, 3 or 4, got {}", options.configuration);
@@ -21,14 +18,15 @@ LsqPlusActivationOptions resolved(LsqPlusActivationOptions options, bool nonnega
   return options;
 }
 
-bool is_signed(const LsqPlusActivationOptions& options) {
-  return options.configuration == 2 || options.configuration == 3;
+CodeRange codes_of(const LsqPlusActivationOptions& options, int64_t bit_width) {
+  const bool is_signed = options.configuration == 2 || options.configuration == 3;
+  return (is_signed ? signed_codes : unsigned_codes)("LsqPlusActivationQuantizer", bit_width);
 }
 
 }  // namespace
 
 LsqPlusWeightQuantizer::LsqPlusWeightQuantizer(int64_t bit_width, at::IntArrayRef shape, LsqPlusWeightOptions options)
-    : WeightQuantizer("LsqPlusWeightQuantizer", bit_width, signed_min(bit_width), signed_max(bit_width)),
+    : WeightQuantizer("LsqPlusWeightQuantizer", bit_width, signed_codes("LsqPlusWeightQuantizer", bit_width)),
       options_(std::move(options)) {
   require(!shape.empty() && shape[0] > 0, "LsqPlusWeightQuantizer: shape must be [out, ...] with out > 0");
   const int64_t channels = options_.per_channel ? shape[0] : 1;
@@ -40,12 +38,12 @@ LsqPlusWeightQuantizer::LsqPlusWeightQuantizer(int64_t bit_width, at::IntArrayRe
 }
 
 void LsqPlusWeightQuantizer::initialize(const Tensor& weight) {
+  require_finite("weights", weight);
   const Tensor scale = functional::lsq_weight_scale(
       weight.detach(), {.quant_min = quant_min(),
                         .quant_max = quant_max(),
                         .axis = options_.per_channel ? std::optional<int64_t>(0) : std::nullopt,
                         .rule = options_.rule});
-  require(at::isfinite(scale).all().item<bool>(), "{}: weights must be finite, got NaN or infinity", name());
   scale_->set(scale);
   set_ready();
 }
@@ -64,10 +62,7 @@ QuantizedWeight LsqPlusWeightQuantizer::forward(const Tensor& weight) {
 
 LsqPlusActivationQuantizer::LsqPlusActivationQuantizer(int64_t bit_width, bool nonnegative,
                                                        LsqPlusActivationOptions options)
-    : ActivationQuantizer(
-          "LsqPlusActivationQuantizer", bit_width,
-          is_signed(resolved(options, nonnegative)) ? signed_min(bit_width) : 0,
-          is_signed(resolved(options, nonnegative)) ? signed_max(bit_width) : (int64_t{1} << bit_width) - 1),
+    : ActivationQuantizer("LsqPlusActivationQuantizer", bit_width, codes_of(resolved(options, nonnegative), bit_width)),
       options_(resolved(std::move(options), nonnegative)) {
   scale_ = register_module("scale", std::make_shared<LearnedScale>(at::IntArrayRef{}));
   offset_ = at::zeros({});

@@ -16,8 +16,8 @@ constexpr const char* quantizer_name = "PactActivationQuantizer";
 }  // namespace
 
 PactActivationQuantizer::PactActivationQuantizer(int64_t bit_width, bool nonnegative, PactActivationOptions options)
-    : ActivationQuantizer(quantizer_name, bit_width, nonnegative ? 0 : -int64_t{pact::levels(bit_width, true)},
-                          pact::levels(bit_width, !nonnegative)),
+    : ActivationQuantizer(quantizer_name, bit_width,
+                          (nonnegative ? unsigned_codes : symmetric_codes)(quantizer_name, bit_width)),
       options_(std::move(options)) {
   if (const auto* constant = std::get_if<double>(&options_.alpha_init)) {
     require(std::isfinite(*constant) && *constant > 0, "{}: alpha_init must be above 0 and finite, got {}",

@@ -7,8 +7,7 @@
 namespace qstep::methods {
 
 PwlqWeightQuantizer::PwlqWeightQuantizer(int64_t bit_width, const PwlqWeightOptions& options)
-    : WeightQuantizer("PwlqWeightQuantizer", bit_width, 1 - (int64_t{1} << (bit_width - 1)),
-                      (int64_t{1} << (bit_width - 1)) - 1),
+    : WeightQuantizer("PwlqWeightQuantizer", bit_width, symmetric_codes("PwlqWeightQuantizer", bit_width)),
       code_book_(options.representation == "code_book"),
       options_{.bit_width = bit_width,
                .axis = options.per_channel ? std::optional<int64_t>(0) : std::nullopt,
@@ -23,9 +22,7 @@ PwlqWeightQuantizer::PwlqWeightQuantizer(int64_t bit_width, const PwlqWeightOpti
   set_ready();
 }
 
-void PwlqWeightQuantizer::initialize(const Tensor& weight) {
-  require(at::isfinite(weight).all().item<bool>(), "{}: weights must be finite, got NaN or infinity", name());
-}
+void PwlqWeightQuantizer::initialize(const Tensor& weight) { require_finite("weights", weight); }
 
 QuantizedWeight PwlqWeightQuantizer::forward(const Tensor& weight) {
   const Tensor zero_point = at::zeros({}, weight.options().dtype(at::kInt));
@@ -68,7 +65,8 @@ LoweredWeight PwlqWeightQuantizer::lowered(const QuantizedWeight& weight) const 
 }
 
 PwlqActivationQuantizer::PwlqActivationQuantizer(int64_t bit_width, PwlqActivationOptions options)
-    : ActivationQuantizer("PwlqActivationQuantizer", bit_width, 0, (int64_t{1} << bit_width) - 1), options_(options) {
+    : ActivationQuantizer("PwlqActivationQuantizer", bit_width, unsigned_codes("PwlqActivationQuantizer", bit_width)),
+      options_(options) {
   require(options.top_k >= 1, "PwlqActivationQuantizer: top_k must be at least 1, got {}", options.top_k);
   scale_ = register_buffer("scale", at::ones({}));
   zero_point_ = register_buffer("zero_point", at::zeros({}, at::kInt));
