@@ -37,7 +37,8 @@ class Scheme:
 
 @dataclass(frozen=True)
 class QConfig:
-    """Methods and bit widths of a network. Build one with :meth:`lsq_plus`, :meth:`lsq`, :meth:`iao`, :meth:`pact` or :meth:`f8net`.
+    """Methods and bit widths of a network. Build one with :meth:`lsq_plus`, :meth:`lsq`, :meth:`iao`, :meth:`pact`,
+    :meth:`f8net`, :meth:`inq` or :meth:`pwlq`.
 
     Args:
         weight, activation: the schemes.

@@ -34,7 +34,8 @@ def lsq_plus_weight(quantizer: Any, w: Array, grad_output: Array) -> Expected:
 def lsq_plus_activation(quantizer: Any, x: Array, grad_output: Array) -> Expected:
     arguments = (quantizer.scale.item(), quantizer.offset.item(), quantizer.quant_min, quantizer.quant_max)
     gradients = lsq_plus.gradients(x, grad_output, *arguments, quantizer.boundary)
-    factor = 1 / math.sqrt(x.size * quantizer.quant_max)
+    elements = x.size if quantizer.gradient_elements == "batch" else x[0].size
+    factor = 1 / math.sqrt(elements * quantizer.quant_max)
     parameters = {"_scale.raw": factor * gradients.scale.sum()}
     if quantizer.configuration >= 3:
         parameters["offset"] = factor * gradients.offset.sum()
@@ -153,7 +154,11 @@ ACTIVATIONS: dict[str, Case] = {
     "lsq_plus": Case(
         lsq_plus_activation,
         lambda: qstep.QConfig.lsq_plus(4, 4, per_channel=True),
-        options=(*({"configuration": c} for c in (1, 2, 3, 4)), {"boundary": "inclusive", "init": "min_max"}),
+        options=(
+            *({"configuration": c} for c in (1, 2, 3, 4)),
+            {"boundary": "inclusive", "init": "min_max"},
+            {"gradient_elements": "sample"},
+        ),
     ),
     "iao": Case(iao_activation, lambda: qstep.QConfig.iao(8, 8)),
     "pact": Case(
