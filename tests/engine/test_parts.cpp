@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
+#include <ctime>
 #include <numeric>
 #include <random>
 #include <stdexcept>
@@ -139,6 +141,13 @@ TEST(ThreadPool, RunsEveryItemOnceOnDistinctWorkers) {
       EXPECT_FALSE(shared);
     }
   }
+}
+
+TEST(ThreadPool, TakesNoProcessorTimeWhileIdle) {
+  ThreadPool::shared().parallel_for(64, 4, [](Range, int) {});
+  const std::clock_t before = std::clock();  // processor time of all threads
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  EXPECT_LT(std::clock() - before, CLOCKS_PER_SEC / 50);
 }
 
 TEST(ThreadPool, PassesExceptionsOnAndGoesOn) {
