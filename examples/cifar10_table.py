@@ -165,7 +165,8 @@ def main() -> None:
         key=lambda r: (r["activation"], r["method"] != "float", r["method"], -(r["weight_bits"] or 32), r["name"])
     )
     rows = [row(run, reference_of(run, runs, arguments.reference)) for run in runs]
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    lines = ["# Runs of cifar10.py", "", "Written by `cifar10_table.py`.", ""]
+    lines += ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     lines += ["| " + " | ".join(cells) + " |" for cells in rows]
     markdown = "\n".join([*lines, "", *seeds(runs, arguments.reference)]).rstrip() + "\n"
     (out / "results.md").write_text(markdown)
