@@ -27,6 +27,7 @@ from harness.tables import (
 
 MARKER = "<!-- What follows is written by benchmarks/report.py. -->"
 LAYER_PARTS = ("conv", "depthwise", "gemm")
+PARTS = (*LAYER_PARTS, "networks", "scale")
 MODES = ("avx2", "native")
 MODE_TITLES = {"avx2": "Everybody held to AVX2", "native": "All that the CPU has"}
 
@@ -34,6 +35,8 @@ MODE_TITLES = {"avx2": "Everybody held to AVX2", "native": "All that the CPU has
 def machine_table(rows: list[Row]) -> str:
     machine = rows[0]["machine"]
     commits = ", ".join(dict.fromkeys(row["machine"]["commit"] for row in rows))
+    counts = {part: sorted({row["machine"]["threads"] for row in rows if row["part"] == part}) for part in PARTS}
+    threads = "; ".join(f"{part}: {', '.join(map(str, of_part))}" for part, of_part in counts.items() if of_part)
     versions: dict[str, None] = {}
     skipped: dict[str, str] = {}
     for row in rows:
@@ -41,7 +44,9 @@ def machine_table(rows: list[Row]) -> str:
         skipped |= row.get("skipped", {})
     lines = [
         ["CPU", f"{machine['cpu']}, {machine['cores']} logical processors"],
-        ["qstep", f"{machine['qstep']}, commit {commits}, kernels up to {machine['isas'][-1]}"],
+        ["qstep", f"{machine['qstep']}, commit {commits}"],
+        ["instruction sets of both qstep and the CPU", ", ".join(machine["isas"])],
+        ["threads", threads],
         ["peers", ", ".join(versions)],
         ["system", f"{machine['system']}, Python {machine['python']}"],
         ["skipped", "; ".join(f"{name}: {reason}" for name, reason in skipped.items()) or "no peer"],
