@@ -28,6 +28,7 @@
 #include "qstep/kernels/aligned_vector.h"
 #include "qstep/kernels/conv2d/conv2d.h"
 #include "qstep/kernels/gemm/panel_gemm.h"
+#include "qstep/kernels/winograd/patch_places.h"
 #include "qstep/kernels/winograd/transform.h"
 
 namespace qstep::kernels::winograd {
@@ -88,7 +89,6 @@ class WinogradConv2d final : public PackedConv2d {
   using Weight = typename Arithmetic::Weight;
 
   static constexpr int64_t tile_rows = Arithmetic::tile_rows;
-  static constexpr int64_t max_chunk = 96;  // patches
   static constexpr int64_t chunk_bytes = 384 * 1024;
   static constexpr int group = 8;  // patches whose outputs go to the epilogue together
 
@@ -104,17 +104,11 @@ class WinogradConv2d final : public PackedConv2d {
     }
   }
 
-  /// A pixel for each patch.
-  static ImageLayout patch_grid(const ImageLayout& output) {
-    return ImageLayout::dense(output.batch, ceil_divide(output.height, patch_outputs),
-                              ceil_divide(output.width, patch_outputs), 1);
-  }
-
   int64_t patch_stride() const { return layout_.steps() * Arithmetic::depth_step; }
 
   int64_t chunk() const {
     const int64_t patch_bytes = positions * patch_stride() * static_cast<int64_t>(sizeof(Data));
-    return std::clamp(chunk_bytes / patch_bytes, tile_rows, max_chunk);
+    return std::clamp(chunk_bytes / patch_bytes, tile_rows, PatchPlaces::most);
   }
 
   // In scratch, elements from one position to the next.
@@ -142,25 +136,27 @@ class WinogradConv2d final : public PackedConv2d {
     auto* data = reinterpret_cast<Data*>(scratch);
     auto* weights = reinterpret_cast<Weight*>(data + positions * data_stride());
     auto* sums = reinterpret_cast<int32_t*>(weights + positions * weight_stride());
-    transform_input(arguments, patches, data);
-    const Placement placement(arguments.output_layout, patches);
+    const PatchPlaces places(arguments.output_layout, patches);
+    transform_input(arguments, patches, places, data);
     const int count = static_cast<int>(patches.end - patches.begin);
     for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
       const int8_t* kernels = kernels_.data() + panel * layout_.kernels_size();
       Arithmetic::transform_kernels(kernels, layout_.position_size(), weights, weight_stride());
       for (int64_t p = 0; p < positions; ++p) {
         if (panel + 1 < panels.end) fetch(kernels + layout_.kernels_size(), p);
+        const Range wanted = places.wanted_at(p);
+        if (wanted.begin == wanted.end) continue;
         const int64_t matrix = panel * positions + p;
-        arithmetic_.multiply(matrix, {.data = data + p * data_stride(),
+        arithmetic_.multiply(matrix, {.data = data + p * data_stride() + wanted.begin * patch_stride(),
                                       .patch_stride = patch_stride(),
-                                      .count = count,
+                                      .count = static_cast<int>(wanted.end - wanted.begin),
                                       .weights = weights + p * weight_stride(),
                                       .steps = layout_.steps(),
                                       .start = &starts_[static_cast<size_t>(matrix * Arithmetic::columns)],
-                                      .sums = sums + p * sum_stride()});
+                                      .sums = sums + p * sum_stride() + wanted.begin * Arithmetic::columns});
       }
       for (int64_t column = 0; column < Arithmetic::columns; column += tile_columns) {
-        transform_output(panel * Arithmetic::columns + column, count, sums + column, placement, arguments.output);
+        transform_output(panel * Arithmetic::columns + column, count, sums + column, places, arguments.output);
       }
     }
   }
@@ -173,14 +169,17 @@ class WinogradConv2d final : public PackedConv2d {
     }
   }
 
-  void transform_input(const Conv2dArguments& arguments, Range patches, Data* data) const {
+  void transform_input(const Conv2dArguments& arguments, Range patches, const PatchPlaces& places, Data* data) const {
     const ImageLayout grid = patch_grid(arguments.output_layout);
+    const int32_t* place = places.places();
     while (patches.begin < patches.end) {
       const PixelCursor at(grid, patches.begin);
-      const int count = static_cast<int>(std::min(patches.end - patches.begin, grid.width - at.column));
-      Arithmetic::transform_input(patch_row(arguments, at, count), layout_.in_channels, data_offset_, data,
-                                  patch_stride(), data_stride());
-      data += count * patch_stride();
+      const int64_t in_row = std::min(patches.end - patches.begin, grid.width - at.column);
+      int count = 1;
+      while (count < in_row && place[count] == place[0] + count) ++count;
+      Arithmetic::transform_input(patch_row(arguments, at, count), layout_.in_channels, data_offset_,
+                                  data + place[0] * patch_stride(), patch_stride(), data_stride());
+      place += count;
       patches.begin += count;
     }
   }
@@ -200,38 +199,15 @@ class WinogradConv2d final : public PackedConv2d {
     return row;
   }
 
-  /// Where the outputs of a chunk's patches go.
-  struct Placement {
-    PatchExtent extents[max_chunk];
-    int64_t offsets[max_chunk * patch_outputs * patch_outputs];  // of kept outputs
-
-    Placement(const ImageLayout& output, Range patches) {
-      const ImageLayout grid = patch_grid(output);
-      PixelCursor at(grid, patches.begin);
-      PatchExtent* extent = extents;
-      int64_t* offset = offsets;
-      for (int64_t patch = patches.begin; patch < patches.end; ++patch, at.advance(grid)) {
-        const int64_t row = patch_outputs * at.row;
-        const int64_t column = patch_outputs * at.column;
-        *extent++ = {column + 1 < output.width, row + 1 < output.height};
-        for (int64_t y = row; y < std::min(row + patch_outputs, output.height); ++y) {
-          for (int64_t x = column; x < std::min(column + patch_outputs, output.width); ++x) {
-            *offset++ = output.offset(at.image, y, x);
-          }
-        }
-      }
-    }
-  };
-
-  void transform_output(int64_t first_channel, int count, const int32_t* sums, const Placement& placement,
+  void transform_output(int64_t first_channel, int count, const int32_t* sums, const PatchPlaces& places,
                         const Output& output) const {
     const int channels = static_cast<int>(std::min<int64_t>(tile_columns, layout_.out_channels - first_channel));
     if (channels <= 0) return;
     alignas(memory_alignment) int32_t accumulators[group * patch_outputs * patch_outputs * tile_columns];
-    const int64_t* offsets = placement.offsets;
+    const int64_t* offsets = places.offsets();
     for (int patch = 0; patch < count; patch += group) {
       const int rows = Arithmetic::transform_output(
-          sums + patch * Arithmetic::columns, Arithmetic::columns, sum_stride(), placement.extents + patch,
+          sums + patch * Arithmetic::columns, Arithmetic::columns, sum_stride(), places.extents() + patch,
           std::min(group, count - patch), &bias_[static_cast<size_t>(first_channel)], accumulators);
       Arithmetic::finish(epilogue_,
                          {.accumulators = accumulators,
