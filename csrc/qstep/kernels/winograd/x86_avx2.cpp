@@ -62,8 +62,9 @@ QSTEP_AVX2_BEGIN
 namespace qstep::kernels::winograd::avx2 {
 namespace {
 
+using kernels::avx2::add_int16;
+using kernels::avx2::add_int32;
 using kernels::avx2::broadcast_4_bytes;
-using kernels::avx2::keep_in_register;
 using kernels::avx2::load;
 using kernels::avx2::load_half;
 using kernels::avx2::store;
@@ -114,8 +115,8 @@ struct Madd {
   using Data = int16_t;
   using Weight = int16_t;
 
-  QSTEP_INLINE static __m256i accumulate(__m256i sums, __m256i values, __m256i weights) {
-    return _mm256_add_epi32(sums, _mm256_madd_epi16(values, weights));
+  QSTEP_INLINE static void accumulate(__m256i& sums, __m256i values, __m256i weights) {
+    add_int32(sums, _mm256_madd_epi16(values, weights));
   }
 };
 
@@ -124,9 +125,10 @@ struct VnniDot {
   using Weight = int8_t;
 
   /// Written out: an intrinsic of AVX-VNNI may not be inlined here.
-  QSTEP_INLINE static __m256i accumulate(__m256i sums, __m256i values, __m256i weights) {
-    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums) : "x"(values), "x"(weights));
-    return sums;
+  QSTEP_INLINE static void accumulate(__m256i& sums, __m256i values, __m256i weights) {
+    __m256i kept = sums;
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(kept) : "x"(values), "x"(weights));
+    sums = kept;
   }
 };
 
@@ -147,10 +149,8 @@ void multiply_maddubs16(const uint8_t* data, const Product<uint8_t, int8_t>& pro
       const __m256i right_weights = load(weights + 4 * half_tile);
       unroll<rows>([&](auto r) QSTEP_INLINE {
         const __m256i values = broadcast_4_bytes(data + r * product.patch_stride);
-        left[r] = _mm256_add_epi16(left[r], _mm256_maddubs_epi16(values, left_weights));
-        right[r] = _mm256_add_epi16(right[r], _mm256_maddubs_epi16(values, right_weights));
-        keep_in_register(left[r]);
-        keep_in_register(right[r]);
+        add_int16(left[r], _mm256_maddubs_epi16(values, left_weights));
+        add_int16(right[r], _mm256_maddubs_epi16(values, right_weights));
       });
     }
     const __m256i ones = _mm256_set1_epi16(1);

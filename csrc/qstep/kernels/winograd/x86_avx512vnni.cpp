@@ -51,8 +51,9 @@ struct VnniDot {
   using Data = uint8_t;
   using Weight = int8_t;
 
-  QSTEP_INLINE static __m512i accumulate(__m512i sums, __m512i values, __m512i weights) {
-    return _mm512_dpbusd_epi32(sums, values, weights);
+  QSTEP_INLINE static void accumulate(__m512i& sums, __m512i values, __m512i weights) {
+    sums = _mm512_dpbusd_epi32(sums, values, weights);
+    keep_in_register(sums);
   }
 };
 
