@@ -132,10 +132,8 @@ void multiply_packed_bits(const TileInput<uint8_t>& input, const uint8_t* panel,
       const __m256i right_weights = weights_of_step<bits, s>(load(panel + half_weights));
       unroll<rows>([&](auto r) QSTEP_INLINE {
         const __m256i codes = broadcast_4_bytes(row[r] + *step + s * step_depth);
-        left[r] = _mm256_add_epi16(left[r], _mm256_maddubs_epi16(codes, left_weights));
-        right[r] = _mm256_add_epi16(right[r], _mm256_maddubs_epi16(codes, right_weights));
-        keep_in_register(left[r]);
-        keep_in_register(right[r]);
+        add_int16(left[r], _mm256_maddubs_epi16(codes, left_weights));
+        add_int16(right[r], _mm256_maddubs_epi16(codes, right_weights));
       });
     };
     for (int64_t g = std::min(rest, window); g > 0; --g) {
@@ -205,10 +203,8 @@ void multiply_packed_bytes(const TileInput<int16_t>& input, const int16_t* panel
         if constexpr (pair % 2 == 0) prefetch_weights(weights);
         unroll<rows>([&](auto r) QSTEP_INLINE {
           constexpr int v = p * rows + r;
-          both[v] = _mm256_add_epi32(both[v], _mm256_madd_epi16(two_codes[r], lanes));
-          right[v] = _mm256_add_epi32(right[v], _mm256_madd_epi16(two_codes[r], right_weights));
-          keep_in_register(both[v]);
-          keep_in_register(right[v]);
+          add_int32(both[v], _mm256_madd_epi16(two_codes[r], lanes));
+          add_int32(right[v], _mm256_madd_epi16(two_codes[r], right_weights));
         });
       });
     });
