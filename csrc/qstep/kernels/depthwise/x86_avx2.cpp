@@ -46,8 +46,8 @@ namespace {
 struct PairsToInt32 {
   static constexpr int tile_vectors = 2;  // of a tile of sixteen channels
 
-  QSTEP_INLINE static __m256i add(__m256i sum, __m256i codes, __m256i weights) {
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(codes, weights));
+  QSTEP_INLINE static void add(__m256i& sum, __m256i codes, __m256i weights) {
+    add_int32(sum, _mm256_madd_epi16(codes, weights));
   }
   QSTEP_INLINE static __m256i start(const int32_t* bias) { return load(bias); }
   QSTEP_INLINE static void finish(int32_t* sums, __m256i sum, const int32_t*) { store(sums, sum); }
@@ -57,8 +57,8 @@ struct PairsToInt32 {
 struct PairsToInt16 {
   static constexpr int tile_vectors = 1;
 
-  QSTEP_INLINE static __m256i add(__m256i sum, __m256i codes, __m256i weights) {
-    return _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes, weights));
+  QSTEP_INLINE static void add(__m256i& sum, __m256i codes, __m256i weights) {
+    add_int16(sum, _mm256_maddubs_epi16(codes, weights));
   }
   QSTEP_INLINE static __m256i start(const int32_t*) { return _mm256_setzero_si256(); }
   QSTEP_INLINE static void finish(int32_t* sums, __m256i sum, const int32_t* bias) {
@@ -82,9 +82,7 @@ QSTEP_INLINE inline void sum_taps(const StagedBand<Code>& band, const Code* code
     unroll<columns>([&](auto x) QSTEP_INLINE {
       const __m256i pairs = load(tap + x * output_stride);
       unroll<rows>([&](auto b) QSTEP_INLINE {
-        __m256i& to = sum[b * columns + x];
-        to = Pairs::add(to, pairs, load(weights + b * row_stride));
-        keep_in_register(to);
+        Pairs::add(sum[b * columns + x], pairs, load(weights + b * row_stride));
       });
     });
     weights += weight_stride;
