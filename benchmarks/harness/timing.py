@@ -12,6 +12,7 @@ MICROSECONDS = 1e6
 
 
 FEWEST_ROUNDS = 3
+WARM_SECONDS = 0.2
 
 
 def _time(run: Callable[[], None], repeats: int) -> float:
@@ -35,8 +36,9 @@ def interleaved(
         seconds: no new round after that, once there are FEWEST_ROUNDS.
         slice_seconds: programs that are shorter run several times per round, about this long together; their mean counts. They run
             once before, since the programs before them have used the caches.
-        settle_seconds: pause before each program, which then runs once before too: some engines' threads spin for a while after a
-            run, and would take a processor from whoever comes next.
+        settle_seconds: pause before each program: some engines' threads spin for a while after a run, and would take a processor from
+            whoever comes next. A processor that has been idle is slower for a tenth of a second, so the program then runs for
+            WARM_SECONDS that do not count.
     """
     for run in programs.values():
         run()
@@ -50,8 +52,10 @@ def interleaved(
             break
         shuffle.shuffle(order)
         for name in order:
-            time.sleep(settle_seconds)
-            if settle_seconds > 0 or single[name] < 10 * slice_seconds:
+            if settle_seconds > 0:
+                time.sleep(settle_seconds)
+                _time(programs[name], max(1, round(WARM_SECONDS / single[name])))
+            elif single[name] < 10 * slice_seconds:
                 programs[name]()
             times[name].append(_time(programs[name], max(1, round(slice_seconds / single[name]))) * MICROSECONDS)
     return times
