@@ -119,6 +119,7 @@ def plot(runs: list[dict[str, Any]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "cifar10"  # the same runs give the same file
     from matplotlib import pyplot as plt
 
     styles = {"trained": "--", "taught": "-", "not trained": ":"}
@@ -146,7 +147,7 @@ def plot(runs: list[dict[str, Any]], path: Path) -> None:
     axis.set_ylabel("test accuracy, %")
     axis.grid(alpha=0.3)
     figure.legend(loc="outside right upper")
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
 
