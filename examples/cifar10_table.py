@@ -165,6 +165,9 @@ def main() -> None:
     runs.sort(
         key=lambda r: (r["activation"], r["method"] != "float", r["method"], -(r["weight_bits"] or 32), r["name"])
     )
+    names = [run["name"] for run in runs]
+    if arguments.reference is not None and arguments.reference not in names:
+        raise SystemExit(f"--reference {arguments.reference}: no such run; there are {', '.join(names)}")
     rows = [row(run, reference_of(run, runs, arguments.reference)) for run in runs]
     lines = ["# Runs of cifar10.py", "", "Written by `cifar10_table.py`.", ""]
     lines += ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]

@@ -314,7 +314,7 @@ TEST(BadInput, IsNamed) {
     has(message_of([&] { PwlqWeightQuantizer{bits}; }), "bit_width must be in");
     has(message_of([&] { F8NetWeightQuantizer(bits, {.format = "grid"}); }), "bit_width must be in");
   }
-  const auto f8net_level = [](std::variant<std::string, double> level) {
+  const auto f8net_level = [](qstep::methods::AlphaInit level) {
     return qstep::QConfig::f8net({.activation = {.alpha_init = std::move(level)}});
   };
   has(message_of([&] { nn::Quantize{f8net_level(INFINITY)}; }), "alpha_init must be above 0 and finite");

@@ -196,6 +196,15 @@ def check_weight_grid(quantizer: WeightQuantizer, w: Tensor) -> None:
     assert int(codes.round().max()) <= quantizer.quant_max
 
 
+def _check_quantizer(quantizer: Quantizer, make: Callable[[], Quantizer], x: Tensor, case: Case) -> None:
+    check_gradients(quantizer, x, case.oracle)
+    if case.idempotent:
+        check_idempotent(quantizer, x)
+    if case.monotone:
+        check_monotone(quantizer, x)
+    check_copies(quantizer, make, x)
+
+
 def check_activation(make: Callable[..., ActivationQuantizer], case: Case) -> None:
     """All of it. ``make(bit_width, nonnegative, **options)``."""
     for bits, options in case.settings():
@@ -204,12 +213,7 @@ def check_activation(make: Callable[..., ActivationQuantizer], case: Case) -> No
             x = activations(nonnegative)
             if case.integers:
                 check_activation_grid(quantizer, x)
-            check_gradients(quantizer, x, case.oracle)
-            if case.idempotent:
-                check_idempotent(quantizer, x)
-            if case.monotone:
-                check_monotone(quantizer, x)
-            check_copies(quantizer, lambda b=bits, n=nonnegative, o=options: make(b, n, **o), x)
+            _check_quantizer(quantizer, lambda b=bits, n=nonnegative, o=options: make(b, n, **o), x, case)
 
 
 def check_weight(make: Callable[..., WeightQuantizer], case: Case) -> None:
@@ -220,12 +224,7 @@ def check_weight(make: Callable[..., WeightQuantizer], case: Case) -> None:
         quantizer.initialize(w)
         quantizer.eval()
         check_weight_grid(quantizer, w)
-        check_gradients(quantizer, w, case.oracle)
-        if case.idempotent:
-            check_idempotent(quantizer, w)
-        if case.monotone:
-            check_monotone(quantizer, w)
-        check_copies(quantizer, lambda b=bits, o=options: make(b, w.shape, **o), w)
+        _check_quantizer(quantizer, lambda b=bits, o=options: make(b, w.shape, **o), w, case)
         check_weight_lowering(case.config(), w.flatten(1), bits, options)
 
 

@@ -103,6 +103,7 @@ def test_same_codes_and_no_multiplier(name: str, tmp_path: Path) -> None:
     saved = checkpoint.load(tmp_path / "net.safetensors")
     checkpoint.assert_shift_only(saved)
     assert "lookup" not in {node.kind for node in saved.nodes}
+    assert sum(len(node.arrays.get("multiplier", [])) for node in saved.nodes) > 20  # there is something to judge
     values = saved.run(other.numpy())
     assert np.array_equal(list(values.values())[-1], expected.numpy())
     if name == "resnet20":  # negative control

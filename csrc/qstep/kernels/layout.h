@@ -47,6 +47,9 @@ struct PixelCursor {
   }
 };
 
+/// For a >= 0 and b > 0.
+constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 /// Work items [begin, end) of one call. An operation states how many items it has; any partition into ranges, run in
 /// any order or at once, gives the same result.
 struct Range {

@@ -13,6 +13,19 @@
 #include "qstep/nn/layers.h"
 
 namespace qstep::optim {
+namespace {
+
+/// Of the frozen weights' bits and places (FNV-1a): tells whether a model is the one whose state was saved.
+int64_t fingerprint(const Tensor& weight, const Tensor& frozen) {
+  const Tensor held = at::where(frozen, weight.detach().to(at::kFloat), NAN).cpu().contiguous();
+  uint64_t hash = 0xcbf29ce484222325;
+  for (const float value : methods::span_of<float>(held)) {
+    hash = (hash ^ std::bit_cast<uint32_t>(value)) * 0x100000001b3;
+  }
+  return std::bit_cast<int64_t>(hash);
+}
+
+}  // namespace
 
 InqSchedule::InqSchedule(torch::nn::Module& model, torch::optim::Optimizer& optimizer, std::vector<double> fractions,
                          InqScheduleOptions options)
@@ -62,20 +75,6 @@ std::string InqSchedule::names() const {
   for (const Layer& layer : layers_) all += layer.name + "\n";
   return all;
 }
-
-namespace {
-
-/// Of the frozen weights' bits and places (FNV-1a): tells whether a model is the one whose state was saved.
-int64_t fingerprint(const Tensor& weight, const Tensor& frozen) {
-  const Tensor held = at::where(frozen, weight.detach().to(at::kFloat), NAN).cpu().contiguous();
-  uint64_t hash = 0xcbf29ce484222325;
-  for (const float value : methods::span_of<float>(held)) {
-    hash = (hash ^ std::bit_cast<uint32_t>(value)) * 0x100000001b3;
-  }
-  return std::bit_cast<int64_t>(hash);
-}
-
-}  // namespace
 
 std::vector<int64_t> InqSchedule::description() const {
   std::vector<int64_t> numbers;

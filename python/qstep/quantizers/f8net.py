@@ -63,15 +63,18 @@ class F8NetWeight(WeightQuantizer):
             raise ValueError(
                 f"{self.path}: the rule format='std' needs weights of more than one value: use format='grid'"
             )
-        mean, largest = values.mean().item(), self.forward(weight.detach()).scale.item() * self.quant_max
+        mean, largest = values.mean().item(), self.quant_max * 2.0 ** -int(self._format_of(weight.detach()))
         if abs(mean) > largest:
             raise ValueError(
                 f"{self.path}: the rule format='std' is for weights around zero, but their mean is {mean:g} where the format that it"
                 f" gives ends at {largest:g}: use format='grid'"
             )
 
+    def _format_of(self, weight: Tensor) -> Tensor:
+        return F.f8net_format(weight, word_length=self.bit_width, signed=True, rule=self.format)
+
     def forward(self, weight: Tensor) -> QuantizedWeight:
-        length = F.f8net_format(weight, word_length=self.bit_width, signed=True, rule=self.format)
+        length = self._format_of(weight)
         values = F.fixed_point(weight, fraction_length=length, word_length=self.bit_width, signed=True, mask=self.mask)
         return QuantizedWeight(values, _ops.power_of_two(-length), self.zero_point)
 

@@ -42,8 +42,6 @@
 
 namespace qstep::kernels {
 
-constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 /// The rows of one tile: the depth_step codes of row r for step s lie at row[r] + steps[s].
 template <class Code>
 struct TileInput {

@@ -14,8 +14,8 @@ PatchExtent extent_of(const ImageLayout& output, const PixelCursor& patch) {
 }  // namespace
 
 ImageLayout patch_grid(const ImageLayout& output) {
-  const auto patches = [](int64_t outputs) { return (outputs + patch_outputs - 1) / patch_outputs; };
-  return ImageLayout::dense(output.batch, patches(output.height), patches(output.width), 1);
+  return ImageLayout::dense(output.batch, ceil_divide(output.height, patch_outputs),
+                            ceil_divide(output.width, patch_outputs), 1);
 }
 
 PatchPlaces::PatchPlaces(const ImageLayout& output, Range patches) {

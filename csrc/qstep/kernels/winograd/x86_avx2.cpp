@@ -34,7 +34,7 @@ bool cut_windows(const Conv2dProblem& problem, std::vector<int32_t>& windows, st
 }  // namespace
 
 bool Madd16::supports(const Conv2dProblem& problem) {
-  // Measured on 3x3 layers with 64 to 256 channels: 0.51 to 0.56 of the direct kernel on vpmaddwd.
+  // Of the direct kernel on vpmaddwd, measured with 64 to 512 channels; images of 7x7 set it, larger ones take less.
   constexpr double cost = 0.53;
   return problem.in_channels >= lanes && kernels::avx2::Maddubs16::relative_cost(as_gemm(problem)) > cost;
 }

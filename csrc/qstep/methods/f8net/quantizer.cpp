@@ -47,7 +47,8 @@ void F8NetWeightQuantizer::initialize(const Tensor& weight) {
   const auto first = low.item<double>();
   require(values.numel() == 1 || first == 0 || first != high.item<double>(),
           "{}: the rule of format 'std' needs weights of more than one value: use 'grid'", name());
-  const auto largest = forward(weight.detach()).scale.item<double>() * static_cast<double>(quant_max());
+  const Tensor length = format_of(weight.detach());
+  const auto largest = std::ldexp(static_cast<double>(quant_max()), -length.item<int>());
   const double mean = values.mean().item<double>();
   require(
       std::abs(mean) <= largest,
@@ -56,9 +57,12 @@ void F8NetWeightQuantizer::initialize(const Tensor& weight) {
       name(), mean, largest);
 }
 
+Tensor F8NetWeightQuantizer::format_of(const Tensor& weight) const {
+  return functional::f8net_format(weight, {.word_length = bit_width(), .is_signed = true, .rule = options_.format});
+}
+
 QuantizedWeight F8NetWeightQuantizer::forward(const Tensor& weight) {
-  const Tensor length =
-      functional::f8net_format(weight, {.word_length = bit_width(), .is_signed = true, .rule = options_.format});
+  const Tensor length = format_of(weight);
   const Tensor values =
       functional::fixed_point(weight, length, {.word_length = bit_width(), .is_signed = true, .mask = options_.mask});
   return {values, functional::power_of_two(-length), zero_point_};
@@ -72,13 +76,7 @@ F8NetActivationQuantizer::F8NetActivationQuantizer(int64_t bit_width, bool nonne
       options_(std::move(options)),
       chain_unsigned_(nonnegative) {
   check_options(name(), options_.format, options_.mask, bit_width);
-  if (const auto* const rule = std::get_if<std::string>(&options_.alpha_init)) {
-    require(*rule == "mse" || *rule == "max", "{}: alpha_init must be a number, 'mse' or 'max', got '{}'", name(),
-            *rule);
-  } else {
-    const double alpha = std::get<double>(options_.alpha_init);
-    require(std::isfinite(alpha) && alpha > 0, "{}: alpha_init must be above 0 and finite, got {}", name(), alpha);
-  }
+  check_alpha_init(name(), options_.alpha_init);
   require(options_.momentum > 0 && options_.momentum <= 1, "{}: momentum must be in (0, 1], got {}", name(),
           options_.momentum);
   options_.rectified = options_.rectified && nonnegative;

@@ -3,7 +3,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "qstep/methods/clipping_level.h"
@@ -24,12 +23,14 @@ class F8NetWeightQuantizer : public WeightQuantizer {
   QuantizedWeight forward(const Tensor& weight) override;
 
  private:
+  Tensor format_of(const Tensor& weight) const;  ///< fraction length, []
+
   F8NetWeightOptions options_;
   Tensor zero_point_;
 };
 
 struct F8NetActivationOptions {
-  std::variant<std::string, double> alpha_init = "mse";  ///< first clipping level: "mse", "max", or a number
+  AlphaInit alpha_init = "mse";
   bool clipping = true;             ///< learn a clipping level; else eta is 1, for a short fine-tuning
   std::string format = "std";       ///< as in F8NetWeightOptions
   bool rectified = true;            ///< the deviation of a rectified tensor is put back to that of the Gaussian

@@ -2,8 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include <cmath>
-
 #include "qstep/core/error.h"
 #include "qstep/methods/functional.h"
 #include "qstep/methods/pact/math.h"
@@ -19,14 +17,7 @@ PactActivationQuantizer::PactActivationQuantizer(int64_t bit_width, bool nonnega
     : ActivationQuantizer(quantizer_name, bit_width,
                           (nonnegative ? unsigned_codes : symmetric_codes)(quantizer_name, bit_width)),
       options_(std::move(options)) {
-  if (const auto* constant = std::get_if<double>(&options_.alpha_init)) {
-    require(std::isfinite(*constant) && *constant > 0, "{}: alpha_init must be above 0 and finite, got {}",
-            quantizer_name, *constant);
-  } else {
-    const auto& rule = std::get<std::string>(options_.alpha_init);
-    require(rule == "mse" || rule == "max", "{}: alpha_init must be a number, 'mse' or 'max', got '{}'", quantizer_name,
-            rule);
-  }
+  check_alpha_init(quantizer_name, options_.alpha_init);
   require(options_.gradient == "pact" || options_.gradient == "ste", "{}: gradient must be 'pact' or 'ste', got '{}'",
           quantizer_name, options_.gradient);
   alpha_ = register_module("alpha", std::make_shared<ClippingLevel>());

@@ -2,7 +2,6 @@
 // PACT as a module, for activations. README.md has the equations and defaults.
 #include <memory>
 #include <string>
-#include <variant>
 
 #include "qstep/methods/clipping_level.h"
 #include "qstep/methods/quantizer.h"
@@ -10,8 +9,7 @@
 namespace qstep::methods {
 
 struct PactActivationOptions {
-  /// First clipping level: a number above 0; "mse", of least squared error on the calibration batches; or "max", their largest magnitude.
-  std::variant<double, std::string> alpha_init = "mse";
+  AlphaInit alpha_init = "mse";
   std::string gradient = "pact";  ///< of alpha: "pact" as in the paper, or "ste"
 };
 
