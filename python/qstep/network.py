@@ -22,7 +22,7 @@ class MemoryUse:
     activations: int  #: the most that are alive at once
     scratch: int  #: the most that one step needs, of all its threads
     weights: int  #: as the kernels want them
-    codes: int  #: of the weights in the graph, which saving needs: two for each, of no use to a run
+    codes: int  #: of the weights as a checkpoint stores them, for saving; of no use to a run
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ oracle::Tensor as_oracle(const engine::Tensor& tensor) {
 }
 
 void expect_equal_to_oracle(const engine::IntegerNetwork& network, const NetworkInputs& inputs) {
-  const ir::Graph& graph = network.graph();
+  const ir::Graph graph = network.graph();
   const std::vector<oracle::Tensor> expected = oracle::evaluate(graph, inputs.tensors);
   const auto captured = network.capture(inputs.views());
   for (size_t i = 0; i < graph.values.size(); ++i) {

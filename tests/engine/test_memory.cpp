@@ -65,14 +65,16 @@ TEST(Memory, ElementwiseOperationsWorkInPlace) {
 
 TEST(Memory, CountsWeights) {
   std::mt19937_64 random(53);
-  const IntegerNetwork network(residual_graph({.channels = 32, .bit_width = 4}, random));
+  const ir::Graph graph = residual_graph({.channels = 32, .bit_width = 4}, random);
+  const IntegerNetwork network(graph);
   const MemoryUse memory = network.memory({{1, 3, 8, 8}});
   constexpr int64_t weights = 32 * 27 + 2 * 32 * 32 * 9 + 10 * 32;
-  EXPECT_EQ(memory.codes, 2 * weights);
+  EXPECT_EQ(memory.codes, weights / 2);
   EXPECT_GE(memory.weights, weights / 2);
   int64_t packed = 0;
-  for (size_t i = 0; i < network.graph().nodes.size(); ++i) packed += network.packed_bytes(i);
+  for (size_t i = 0; i < network.structure().nodes.size(); ++i) packed += network.packed_bytes(i);
   EXPECT_EQ(memory.weights, packed);
+  EXPECT_EQ(network.graph(), graph);
 }
 
 }  // namespace

@@ -148,7 +148,7 @@ TEST(Network, RunsOnTheCallersThreads) {
 TEST(Network, RunsIntoTheCallersMemory) {
   const IntegerNetwork network(sample_graph());
   std::mt19937_64 random(19);
-  const NetworkInputs inputs = random_inputs(network.graph(), {{2, 3, 8, 8}}, random);
+  const NetworkInputs inputs = random_inputs(network.structure(), {{2, 3, 8, 8}}, random);
   std::vector<float> logits(11, 123.0F);
   ASSERT_EQ(network.output_shapes({{2, 3, 8, 8}}), (std::vector<Shape>{{2, 5}}));
   const engine::OutputPointer output = logits.data();
@@ -201,7 +201,7 @@ TEST(Network, OneNodeOnItsOwnEqualsTheWhole) {
 TEST(Network, BadInputIsNamed) {
   const IntegerNetwork network(sample_graph());
   std::mt19937_64 random(23);
-  NetworkInputs inputs = random_inputs(network.graph(), {{2, 3, 8, 8}}, random);
+  NetworkInputs inputs = random_inputs(network.structure(), {{2, 3, 8, 8}}, random);
   expect_error([&] { network.run({}); }, "1 inputs, got 0");
   std::vector<uint8_t> codes(384);
   engine::Input input{{2, 3, 8, 8}, codes.data()};

@@ -14,13 +14,14 @@ using engine::Profile;
 TEST(Profile, HasEveryNodeWithItsKernelAndProducts) {
   const IntegerNetwork network(sample_graph(), {.isa = "reference", .num_threads = 2});
   std::mt19937_64 random(31);
-  const NetworkInputs inputs = random_inputs(network.graph(), {{4, 3, 8, 8}}, random);
+  const NetworkInputs inputs = random_inputs(network.structure(), {{4, 3, 8, 8}}, random);
   const Profile profile = network.profile(inputs.views(), 5);
-  ASSERT_EQ(profile.nodes.size(), network.graph().nodes.size());
+  ASSERT_EQ(profile.nodes.size(), network.structure().nodes.size());
   for (size_t i = 0; i < profile.nodes.size(); ++i) {
     const Profile::Node& node = profile.nodes[i];
     EXPECT_EQ(node.kernel, network.kernel_name(i));
-    EXPECT_TRUE(node.seconds > 0 || node.kernel == "view" || node.kernel == "copy") << network.graph().nodes[i].name;
+    EXPECT_TRUE(node.seconds > 0 || node.kernel == "view" || node.kernel == "copy")
+        << network.structure().nodes[i].name;
     EXPECT_EQ(node.output_shape[0], 4);
   }
   EXPECT_GT(profile.fastest, 0);
@@ -50,7 +51,7 @@ TEST(Profile, Medians) {
 TEST(Profile, BadInputIsNamed) {
   const IntegerNetwork network(sample_graph());
   std::mt19937_64 random(37);
-  const NetworkInputs inputs = random_inputs(network.graph(), {{2, 3, 8, 8}}, random);
+  const NetworkInputs inputs = random_inputs(network.structure(), {{2, 3, 8, 8}}, random);
   for (const int repeats : {0, -3}) {
     expect_error([&] { network.profile(inputs.views(), repeats); }, "repeats", fmt::format("got {}", repeats));
   }

@@ -141,7 +141,7 @@ TEST(StoredWeights, PowersOfTwo) {
   EXPECT_EQ(store_codes(fixed), (Bytes{0b1000'0000, 0b1011'1100, 0b1001'1110}));
   const Weight variable = row(4, PowerOfTwoEncoding{.variable_length = true}, levels);
   EXPECT_EQ(store_codes(variable), (Bytes{0b001'0001'0, 0b101'0111'1, 0b0011'1}));  // 0, 8, -8 | -8, 1, -2 | -2, 4
-  EXPECT_EQ(stored_bytes(fixed), 3);
+  EXPECT_EQ(table_bytes(fixed), 0);
   // 5 bits reach 128; 2 bits have a flag and a sign alone.
   EXPECT_EQ(store_codes(row(5, PowerOfTwoEncoding{}, {128, -1})), (Bytes{0b111'10000, 0b0000'0011}));
   EXPECT_EQ(store_codes(row(2, PowerOfTwoEncoding{}, {0, 1, -1})), (Bytes{0b11'10'00}));
@@ -151,7 +151,7 @@ TEST(StoredWeights, PowersOfTwo) {
 TEST(StoredWeights, CodeBooks) {
   const Weight shared = row(3, CodeBookEncoding{5, {-300, -1, 0, 7, 900}}, {900, 0, -300, 7});
   EXPECT_EQ(store_codes(shared), (Bytes{0b00'010'100, 0b0000'0110}));
-  EXPECT_EQ(stored_bytes(shared), 2 + 5 * 2);
+  EXPECT_EQ(table_bytes(shared), 5 * 2);
   const Weight many{
       .shape = {2, 2}, .bit_width = 1, .encoding = CodeBookEncoding{2, {-1, 1, 0, 5}}, .codes = {1, -1, 5, 5}};
   EXPECT_EQ(store_codes(many), (Bytes{0b1101}));

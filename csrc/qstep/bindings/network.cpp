@@ -73,7 +73,7 @@ int bit_width(const core::Grid& grid) {
 }
 
 py::list nodes_of(const IntegerNetwork& net) {
-  const ir::Graph& graph = net.graph();
+  const ir::Graph& graph = net.structure();
   py::list nodes;
   for (size_t i = 0; i < graph.nodes.size(); ++i) {
     const ir::Node& node = graph.nodes[i];
@@ -91,7 +91,7 @@ py::list nodes_of(const IntegerNetwork& net) {
     entry["act_bits"] = codes ? py::cast(bit_width(output.grid)) : py::none();
     entry["scale"] = codes ? py::cast(output.grid.scale) : py::none();
     entry["weight_encoding"] = weight != nullptr ? py::cast(ir::encoding_name(weight->encoding)) : py::none();
-    entry["weight_bytes"] = weight != nullptr ? ir::stored_bytes(*weight) : 0;
+    entry["weight_bytes"] = net.stored_bytes(i);
     entry["kernel"] = std::string(net.kernel_name(i));
     nodes.append(entry);
   }
@@ -103,8 +103,8 @@ py::dict profile_of(const IntegerNetwork& net, const engine::Profile& profile) {
   for (size_t i = 0; i < profile.nodes.size(); ++i) {
     const engine::Profile::Node& node = profile.nodes[i];
     py::dict entry;
-    entry["name"] = net.graph().nodes[i].name;
-    entry["kind"] = ir::kind_name(net.graph().nodes[i].operation);
+    entry["name"] = net.structure().nodes[i].name;
+    entry["kind"] = ir::kind_name(net.structure().nodes[i].operation);
     entry["kernel"] = std::string(node.kernel);
     entry["shape"] = py::tuple(py::cast(node.output_shape));
     entry["seconds"] = node.seconds;
@@ -170,7 +170,7 @@ void bind_network(py::module_& m) {
       .def(
           "output_scales",
           [](const IntegerNetwork& net) {
-            const ir::Value& value = net.graph().values[static_cast<size_t>(net.graph().outputs.at(0))];
+            const ir::Value& value = net.structure().values[static_cast<size_t>(net.structure().outputs.at(0))];
             return py::array_t<double>(static_cast<py::ssize_t>(value.scales.size()), value.scales.data());
           },
           "Real value of one step of the first output, per channel, where that output is accumulators.")
@@ -178,8 +178,8 @@ void bind_network(py::module_& m) {
       .def("input_shapes",
            [](const IntegerNetwork& net) {
              std::vector<ir::Shape> shapes;
-             for (const ir::ValueId id : net.graph().inputs)
-               shapes.push_back(net.graph().values[static_cast<size_t>(id)].shape);
+             for (const ir::ValueId id : net.structure().inputs)
+               shapes.push_back(net.structure().values[static_cast<size_t>(id)].shape);
              return shapes;
            })
       .def(
@@ -190,7 +190,7 @@ void bind_network(py::module_& m) {
                             "scratch"_a = memory.scratch, "weights"_a = memory.weights, "codes"_a = memory.codes);
           },
           py::arg("input_shapes"))
-      .def("graph", &IntegerNetwork::graph, py::return_value_policy::copy)
+      .def("graph", &IntegerNetwork::graph)
       .def(
           "save", [](const IntegerNetwork& net, const std::filesystem::path& path) { ir::save(net.graph(), path); },
           py::arg("path"))

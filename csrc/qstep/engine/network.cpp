@@ -15,6 +15,7 @@
 #include "qstep/core/error.h"
 #include "qstep/engine/plan.h"
 #include "qstep/ir/weight.h"
+#include "qstep/ir/weight_storage.h"
 #include "qstep/kernels/peak/peak.h"
 
 namespace qstep::engine {
@@ -103,7 +104,8 @@ int available_processors() {
 }  // namespace
 
 struct IntegerNetwork::State {
-  ir::Graph graph;
+  ir::Graph graph;                          // without the codes of its weights
+  std::vector<std::vector<uint8_t>> codes;  // they are here, by node, as a checkpoint stores them
   kernels::Isa isa;
   int num_threads;
   ParallelFor parallel_for;
@@ -227,12 +229,17 @@ IntegerNetwork::IntegerNetwork(ir::Graph graph, const Options& options) : state_
   state_->isa = options.isa.empty() ? kernels::current_isa() : kernels::isa_from_name(options.isa);
   state_->num_threads = options.num_threads == 0 ? available_processors() : options.num_threads;
   state_->parallel_for = options.parallel_for;
-  for (const ir::Node& node : state_->graph.nodes) {
+  for (ir::Node& node : state_->graph.nodes) {
     const NodeContext context{state_->graph, node, state_->isa};
     try {
       state_->kernels.push_back(std::visit([&](const auto& op) { return prepare(context, op); }, node.operation));
     } catch (const Error& error) {
       fail("IntegerNetwork: node '{}': {}", node.name, error.what());
+    }
+    auto& codes = state_->codes.emplace_back();
+    if (ir::Weight* weight = ir::weight_of(node)) {
+      codes = ir::store_codes(*weight);
+      weight->codes = {};
     }
   }
   state_->whole = {std::vector<size_t>(state_->graph.nodes.size()), state_->graph.inputs, state_->graph.outputs};
@@ -243,7 +250,18 @@ IntegerNetwork::~IntegerNetwork() = default;
 IntegerNetwork::IntegerNetwork(IntegerNetwork&&) noexcept = default;
 IntegerNetwork& IntegerNetwork::operator=(IntegerNetwork&&) noexcept = default;
 
-const ir::Graph& IntegerNetwork::graph() const { return state_->graph; }
+const ir::Graph& IntegerNetwork::structure() const { return state_->graph; }
+ir::Graph IntegerNetwork::graph() const {
+  ir::Graph graph = state_->graph;
+  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+    ir::Node& node = graph.nodes[i];
+    if (ir::Weight* weight = ir::weight_of(node)) {
+      ir::restore_codes(state_->codes[i], ir::element_count(weight->shape, node.name), *weight, node.name);
+    }
+  }
+  return graph;
+}
+
 std::string_view IntegerNetwork::isa() const { return kernels::isa_name(state_->isa); }
 int IntegerNetwork::num_threads() const { return state_->num_threads; }
 
@@ -267,8 +285,8 @@ void IntegerNetwork::run(std::span<const Input> inputs, std::span<const OutputPo
 std::map<std::string, Tensor> IntegerNetwork::capture(std::span<const Input> inputs) const {
   Program program = state_->whole;
   program.outputs.clear();
-  for (size_t i = 0; i < graph().values.size(); ++i) {
-    if (graph().values[i].kind != ValueKind::real) program.outputs.push_back(static_cast<ValueId>(i));
+  for (size_t i = 0; i < structure().values.size(); ++i) {
+    if (structure().values[i].kind != ValueKind::real) program.outputs.push_back(static_cast<ValueId>(i));
   }
   std::vector<Tensor> tensors = state_->run(program, inputs);
   std::map<std::string, Tensor> by_name;
@@ -278,8 +296,8 @@ std::map<std::string, Tensor> IntegerNetwork::capture(std::span<const Input> inp
 }
 
 Tensor IntegerNetwork::run_node(size_t node, std::span<const Input> inputs) const {
-  require(node < graph().nodes.size(), "run_node: node must be in [0, {}), got {}", graph().nodes.size(), node);
-  const ir::Node& found = graph().nodes[node];
+  require(node < structure().nodes.size(), "run_node: node must be in [0, {}), got {}", structure().nodes.size(), node);
+  const ir::Node& found = structure().nodes[node];
   require(inputs.size() == found.inputs.size(), "run_node: node '{}' takes {} inputs, got {}", found.name,
           found.inputs.size(), inputs.size());
   Program program{{node}, {}, {found.output}};
@@ -297,7 +315,7 @@ Profile IntegerNetwork::profile(std::span<const Input> inputs, int repeats) cons
   const auto plan = state_->plan_for(state_->whole, inputs);
   std::vector<Tensor> outputs = state_->new_outputs(state_->whole, *plan);
   const std::vector<OutputPointer> pointers = pointers_to(outputs);
-  std::vector<std::vector<double>> of_nodes(graph().nodes.size());  // one for each run
+  std::vector<std::vector<double>> of_nodes(structure().nodes.size());  // one for each run
   std::vector<double> of_runs;
   std::vector<double> of_steps(plan->steps.size());
   state_->run(*plan, inputs, pointers);
@@ -310,14 +328,14 @@ Profile IntegerNetwork::profile(std::span<const Input> inputs, int repeats) cons
 
   std::vector<Shape> input_shapes;
   for (const Input& input : inputs) input_shapes.push_back(input.shape);
-  const std::vector<Shape> shapes = ir::infer_shapes(graph(), input_shapes);
+  const std::vector<Shape> shapes = ir::infer_shapes(structure(), input_shapes);
   Profile profile{.nodes = {},
                   .seconds = median(of_runs),
                   .fastest = std::ranges::min(of_runs),
                   .peak = kernels::measure_peak(state_->isa) * num_threads(),
                   .threads = num_threads()};
-  for (size_t i = 0; i < graph().nodes.size(); ++i) {
-    const ir::Node& node = graph().nodes[i];
+  for (size_t i = 0; i < structure().nodes.size(); ++i) {
+    const ir::Node& node = structure().nodes[i];
     const Shape& output = shapes[static_cast<size_t>(node.output)];
     profile.nodes.push_back({kernel_name(i), median(of_nodes[i]), product_count(node, output), output});
   }
@@ -325,45 +343,52 @@ Profile IntegerNetwork::profile(std::span<const Input> inputs, int repeats) cons
 }
 
 size_t IntegerNetwork::node_index(std::string_view name) const {
-  const auto& nodes = graph().nodes;
+  const auto& nodes = structure().nodes;
   const auto found = std::find_if(nodes.begin(), nodes.end(), [&](const ir::Node& node) { return node.name == name; });
   require(found != nodes.end(), "IntegerNetwork: no node is called '{}'", name);
   return static_cast<size_t>(found - nodes.begin());
 }
 
 std::vector<Shape> IntegerNetwork::output_shapes(const std::vector<Shape>& input_shapes) const {
-  const std::vector<Shape> shapes = ir::infer_shapes(graph(), input_shapes);
+  const std::vector<Shape> shapes = ir::infer_shapes(structure(), input_shapes);
   std::vector<Shape> result;
-  for (const ValueId id : graph().outputs) result.push_back(shapes[static_cast<size_t>(id)]);
+  for (const ValueId id : structure().outputs) result.push_back(shapes[static_cast<size_t>(id)]);
   return result;
 }
 
 MemoryUse IntegerNetwork::memory(const std::vector<Shape>& input_shapes) const {
-  ir::infer_shapes(graph(), input_shapes);  // checks them
+  ir::infer_shapes(structure(), input_shapes);  // checks them
   std::vector<Input> inputs;
   for (const Shape& shape : input_shapes) inputs.push_back({shape, {}});
   const auto plan = state_->plan(state_->whole, inputs);
   MemoryUse memory{.arena = plan->arena_bytes, .activations = plan->live_bytes, .scratch = plan->scratch_bytes};
-  for (size_t i = 0; i < graph().nodes.size(); ++i) {
+  for (size_t i = 0; i < structure().nodes.size(); ++i) {
     memory.weights += packed_bytes(i);
-    if (const ir::Weight* weight = ir::weight_of(graph().nodes[i])) {
-      memory.codes += static_cast<int64_t>(weight->codes.size() * sizeof(weight->codes[0]));
-    }
+    memory.codes += static_cast<int64_t>(state_->codes[i].size());
   }
   return memory;
 }
 
 std::string_view IntegerNetwork::kernel_name(size_t node) const {
-  require(node < graph().nodes.size(), "kernel_name: node must be in [0, {}), got {}", graph().nodes.size(), node);
+  require(node < structure().nodes.size(), "kernel_name: node must be in [0, {}), got {}", structure().nodes.size(),
+          node);
   if (const auto& kernel = state_->kernels[node]) return kernel->name();
-  const ir::Operation& operation = graph().nodes[node].operation;
+  const ir::Operation& operation = structure().nodes[node].operation;
   const bool copies = std::holds_alternative<ir::Concat>(operation) || std::holds_alternative<ir::Pad>(operation);
   return copies ? "copy" : "view";
 }
 
 int64_t IntegerNetwork::packed_bytes(size_t node) const {
-  require(node < graph().nodes.size(), "packed_bytes: node must be in [0, {}), got {}", graph().nodes.size(), node);
+  require(node < structure().nodes.size(), "packed_bytes: node must be in [0, {}), got {}", structure().nodes.size(),
+          node);
   return state_->kernels[node] ? state_->kernels[node]->packed_bytes() : 0;
+}
+
+int64_t IntegerNetwork::stored_bytes(size_t node) const {
+  require(node < structure().nodes.size(), "stored_bytes: node must be in [0, {}), got {}", structure().nodes.size(),
+          node);
+  const ir::Weight* weight = ir::weight_of(structure().nodes[node]);
+  return static_cast<int64_t>(state_->codes[node].size()) + (weight != nullptr ? ir::table_bytes(*weight) : 0);
 }
 
 }  // namespace qstep::engine

@@ -54,7 +54,7 @@ struct MemoryUse {
   int64_t activations = 0;  ///< the most that are alive at once
   int64_t scratch = 0;      ///< the most that one step needs, of all its threads
   int64_t weights = 0;      ///< as the kernels want them
-  int64_t codes = 0;        ///< of the weights in graph(), which saving needs: two for each, of no use to a run
+  int64_t codes = 0;        ///< of the weights as a checkpoint stores them, for graph(); of no use to a run
 };
 
 class IntegerNetwork {
@@ -65,23 +65,26 @@ class IntegerNetwork {
   IntegerNetwork(IntegerNetwork&&) noexcept;
   IntegerNetwork& operator=(IntegerNetwork&&) noexcept;
 
-  const ir::Graph& graph() const;
+  /// The graph, put together anew by each call.
+  ir::Graph graph() const;
+  /// The same without the codes of its weights (ir::Weight::codes is empty).
+  const ir::Graph& structure() const;
   std::string_view isa() const;
   int num_threads() const;
 
-  /// Inputs in the order of graph().inputs: float values for a real input, codes in [0, quant_max] for one of codes.
+  /// Inputs in the order of structure().inputs: float values for a real input, codes in [0, quant_max] for one of codes.
   /// NaN in a real input is an Error, infinities saturate. Throws Error naming the input, or the node that cannot take
   /// its input's shape.
   std::vector<Tensor> run(std::span<const Input> inputs) const;
 
-  /// The same into the caller's memory: one pointer for each of graph().outputs, of that value's kind.
+  /// The same into the caller's memory: one pointer for each of structure().outputs, of that value's kind.
   void run(std::span<const Input> inputs, std::span<const OutputPointer> outputs) const;
 
   /// Runs the network and returns the codes or accumulators of every value that is not real, by name.
   std::map<std::string, Tensor> capture(std::span<const Input> inputs) const;
 
-  /// Runs one node on its own: an input for each of graph().nodes[node].inputs (of a value listed twice, the first
-  /// counts).
+  /// Runs one node on its own: an input for each of structure().nodes[node].inputs (of a value listed twice, the
+  /// first counts).
   Tensor run_node(size_t node, std::span<const Input> inputs) const;
 
   /// Times every node in `repeats` runs, after one that is not counted. Throws as run does, and where repeats < 1.
@@ -101,6 +104,9 @@ class IntegerNetwork {
 
   /// Bytes of a node's weights as its kernel wants them.
   int64_t packed_bytes(size_t node) const;
+
+  /// Bytes of a node's weights as a checkpoint stores them, with the tables that they refer to.
+  int64_t stored_bytes(size_t node) const;
 
  private:
   struct State;

@@ -19,11 +19,12 @@ CodeRange uniform_range(int32_t bit_width, bool is_signed);
 inline int32_t largest_exponent(int32_t bit_width) { return (1 << (bit_width - 2)) - 1; }
 
 /// The weight of a convolution or linear layer, null for other nodes.
-inline const Weight* weight_of(const Node& node) {
-  if (const auto* conv = std::get_if<Conv2d>(&node.operation)) return &conv->weight;
-  if (const auto* linear = std::get_if<Linear>(&node.operation)) return &linear->weight;
+inline Weight* weight_of(Node& node) {
+  if (auto* conv = std::get_if<Conv2d>(&node.operation)) return &conv->weight;
+  if (auto* linear = std::get_if<Linear>(&node.operation)) return &linear->weight;
   return nullptr;
 }
+inline const Weight* weight_of(const Node& node) { return weight_of(const_cast<Node&>(node)); }
 
 /// The encoding where it is piecewise, else null.
 inline const PiecewiseEncoding* piecewise(const Weight& weight) {

@@ -131,12 +131,9 @@ void restore_codes(std::span<const uint8_t> stream, int64_t count, Weight& weigh
   }
 }
 
-int64_t stored_bytes(const Weight& weight) {
-  auto bytes = static_cast<int64_t>(store_codes(weight).size());
-  if (const auto* book = std::get_if<CodeBookEncoding>(&weight.encoding)) {
-    bytes += static_cast<int64_t>(book->levels.size() * sizeof(int16_t));
-  }
-  return bytes;
+int64_t table_bytes(const Weight& weight) {
+  const auto* book = std::get_if<CodeBookEncoding>(&weight.encoding);
+  return book == nullptr ? 0 : static_cast<int64_t>(book->levels.size() * sizeof(int16_t));
 }
 
 }  // namespace qstep::ir

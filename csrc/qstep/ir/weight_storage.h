@@ -17,7 +17,7 @@ std::vector<uint8_t> store_codes(const Weight& weight);
 /// allocated.
 void restore_codes(std::span<const uint8_t> stream, int64_t count, Weight& weight, std::string_view what);
 
-/// Bytes of the stream and of the tables that it refers to.
-int64_t stored_bytes(const Weight& weight);
+/// Bytes of the tables that the stream refers to.
+int64_t table_bytes(const Weight& weight);
 
 }  // namespace qstep::ir

@@ -79,7 +79,7 @@ Tensor Layer::forward(const std::vector<Tensor>& inputs) {
     if (recording_) recorded_ = codes;
     if (output_) return output_->decode(codes);
     const std::vector<double>& scales =
-        lowered_->network.graph().values.at(lowered_->network.graph().outputs.at(0)).scales;
+        lowered_->network.structure().values.at(lowered_->network.structure().outputs.at(0)).scales;
     const Tensor unit = at::tensor(scales, at::kDouble).to(codes.device());
     return (codes.to(at::kDouble) * (codes.dim() == 4 ? unit.reshape({-1, 1, 1}) : unit)).to(at::kFloat);
   }

@@ -43,10 +43,10 @@ int main(int argc, char** argv) {
   }
   try {
     const qstep::engine::IntegerNetwork network(qstep::ir::load(argv[1]));
-    const std::vector<std::vector<float>> data = zeros(network.graph());
+    const std::vector<std::vector<float>> data = zeros(network.structure());
     std::vector<qstep::engine::Input> inputs;
     for (size_t i = 0; i < data.size(); ++i) {
-      inputs.push_back({network.graph().values[network.graph().inputs[i]].shape, data[i].data()});
+      inputs.push_back({network.structure().values[network.structure().inputs[i]].shape, data[i].data()});
     }
     const auto layers = network.capture(inputs);
     std::printf("%zu layers on %s, checksum %016llx\n", layers.size(), std::string(network.isa()).c_str(),
