@@ -10,7 +10,6 @@
 #include "kernels/layer_case.h"
 #include "oracle/requantize.h"
 #include "qstep/core/error.h"
-#include "qstep/kernels/gemm/panel_gemm.h"
 
 namespace qstep::kernels::test {
 namespace {
@@ -220,7 +219,9 @@ TEST(Gemm, EveryTileTail) {
   for (const int64_t rows : {1, 2, 3, 6, 7}) {
     for (int64_t columns = 67; columns <= 129; ++columns) {
       const auto depth = static_cast<int64_t>(1 + random() % 40);
-      expect_exact(LayerCase(product(rows, columns, depth), {4, 2 + columns % 3}, Pattern::random, random), 1, random);
+      expect_exact(
+          LayerCase(product(rows, columns, depth), {4, static_cast<int>(2 + columns % 3)}, Pattern::random, random), 1,
+          random);
       ASSERT_FALSE(HasFailure());
     }
   }
@@ -536,89 +537,6 @@ TEST(Gemm, RejectsWhatItDoesNotDescribe) {
   rejects([](auto& p) { p.requantization.clamp_max = 256; }, "clamp");
   rejects([](auto& p) { p.requantization.clamp_min = 300; }, "clamp");
   rejects([](auto& p) { p.requantization.zero_point = -1; }, "zero_point");
-}
-
-// --- scalar arithmetics ----------------------------------------------------------------------------
-
-/// An arithmetic of scalars, with tiles and steps of any size; sums of two neighbouring products are limited.
-template <int rows, int step, int32_t low, int32_t high>
-class ScalarArithmetic {
- public:
-  using Code = uint8_t;
-  static constexpr int tile_rows = rows;
-  static constexpr int tile_panels(int) { return 1; }
-  static constexpr int depth_step = step;
-  static constexpr int depth_run = depth_step;
-
-  ScalarArithmetic(const GemmProblem& problem, int64_t)
-      : depth_(problem.depth), columns_(problem.columns), weights_(problem.weights.begin(), problem.weights.end()) {}
-  size_t bytes() const { return 0; }
-
-  void multiply(int64_t panel, int, const TileInput<uint8_t>& input, const int32_t* bias, int32_t* tile) const {
-    for (int r = 0; r < input.rows; ++r) {
-      for (int c = 0; c < tile_columns; ++c) {
-        int32_t sum = bias[c];
-        for (int64_t k = 0; k < depth_; k += 2) {
-          const int32_t pair = product(panel, c, input, r, k) + product(panel, c, input, r, k + 1);
-          sum += std::clamp(pair, low, high);
-        }
-        tile[r * tile_columns + c] = sum;
-      }
-    }
-  }
-  static void stage(const uint8_t* input, int64_t count, uint8_t* output) { std::copy_n(input, count, output); }
-  static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
-    epilogue.store_reference(tile, output);
-  }
-
- private:
-  int32_t product(int64_t panel, int c, const TileInput<uint8_t>& input, int r, int64_t k) const {
-    const int64_t column = panel * tile_columns + c;
-    if (column >= columns_ || k >= depth_) return 0;
-    const uint8_t code = input.row[r][input.steps[k / depth_step] + k % depth_step];
-    return code * weights_[static_cast<size_t>(column * depth_ + k)];
-  }
-
-  int64_t depth_, columns_;
-  std::vector<int16_t> weights_;
-};
-
-/// What every fast kernel of other libraries does on AVX2: vpmaddubsw as it comes, saturating at int16.
-using Saturating = ScalarArithmetic<6, 4, INT16_MIN, INT16_MAX>;
-
-constexpr GemmKernel saturating{"saturating", Isa::reference, [](const GemmProblem&) { return true; },
-                                pack_panel_gemm<Saturating>};
-
-template <int rows, int step>
-constexpr GemmKernel odd_tiles{"odd tiles", Isa::reference, [](const GemmProblem&) { return true; },
-                               pack_panel_gemm<ScalarArithmetic<rows, step, INT32_MIN, INT32_MAX>>};
-
-TEST(PanelGemm, TilesAndStepsOfOddSizes) {
-  const unsigned seed = 20260219;
-  SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
-  for (int64_t rows = 0; rows <= 23; ++rows) {
-    for (const int64_t columns : {1, 15, 16, 17, 50}) {
-      LayerCase layer(product(rows, columns, 1 + static_cast<int64_t>(random() % 40)), {8, 8}, Pattern::random, random);
-      layer.sliced = rows % 2 == 0;
-      const int parts = 1 + static_cast<int>(random() % 4);
-      EXPECT_EQ(difference(odd_tiles<1, 1>, layer, parts, random), "");
-      EXPECT_EQ(difference(odd_tiles<5, 3>, layer, parts, random), "");
-      EXPECT_EQ(difference(odd_tiles<11, 7>, layer, parts, random), "");
-      ASSERT_FALSE(HasFailure()) << rows << " x " << columns;
-    }
-  }
-}
-
-TEST(NegativeControl, ASaturatingKernelIsCaught) {
-  std::mt19937 random(20260206);
-  EXPECT_NE(difference(saturating, LayerCase(product(3, 17, 64), {8, 8}, Pattern::pairs, random), 1, random), "");
-  EXPECT_NE(difference(saturating, LayerCase(product(20, 17, 64), {8, 8}, Pattern::random, random), 1, random), "");
-}
-
-TEST(NegativeControl, TheSameKernelPassesWhereItCannotSaturate) {
-  std::mt19937 random(20260207);
-  EXPECT_EQ(difference(saturating, LayerCase(product(9, 17, 64), {8, 7}, Pattern::pairs, random), 1, random), "");
 }
 
 }  // namespace

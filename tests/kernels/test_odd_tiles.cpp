@@ -1,0 +1,347 @@
+// The drivers of blocked kernels (panel_gemm.h, panel_conv2d.h, winograd_conv2d.h, band_depthwise.h) over arithmetics of
+// scalars: tiles, steps and groups of sizes that no instruction set has.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <random>
+#include <vector>
+
+#include "kernels/layer_case.h"
+#include "qstep/kernels/conv2d/panel_conv2d.h"
+#include "qstep/kernels/depthwise/band_depthwise.h"
+#include "qstep/kernels/gemm/panel_gemm.h"
+#include "qstep/kernels/winograd/winograd_conv2d.h"
+
+namespace qstep::kernels::test {
+namespace {
+
+using core::Window;
+
+template <class Problem>
+bool takes_all(const Problem&) {
+  return true;
+}
+
+oracle::Convolution product(int64_t rows, int64_t columns, int64_t depth) {
+  return {
+      .batch = rows, .in_channels = depth, .height = 1, .width = 1, .out_channels = columns, .groups = 1, .window = {}};
+}
+
+// --- matrix products, and convolutions as such -----------------------------------------------------------------------
+
+/// Sums of two neighbouring products are limited to [low, high].
+template <int rows, int step, int32_t low = INT32_MIN, int32_t high = INT32_MAX>
+class ScalarProduct {
+ public:
+  using Code = uint8_t;
+  static constexpr int tile_rows = rows;
+  static constexpr int tile_panels(int) { return 1; }
+  static constexpr int depth_step = step;
+  static constexpr int depth_run = depth_step;
+
+  ScalarProduct(const GemmProblem& problem, int64_t groups)
+      : depth_(problem.depth),
+        group_columns_(problem.columns / groups),
+        weights_(problem.weights.begin(), problem.weights.end()) {}
+  size_t bytes() const { return 0; }
+
+  void multiply(int64_t panel, int, const TileInput<uint8_t>& input, const int32_t* bias, int32_t* tile) const {
+    for (int r = 0; r < input.rows; ++r) {
+      for (int c = 0; c < tile_columns; ++c) {
+        int32_t sum = bias[c];
+        for (int64_t k = 0; k < depth_; k += 2) {
+          const int32_t pair = product(panel, c, input, r, k) + product(panel, c, input, r, k + 1);
+          sum += std::clamp(pair, low, high);
+        }
+        tile[r * tile_columns + c] = sum;
+      }
+    }
+  }
+  static void stage(const uint8_t* input, int64_t count, uint8_t* output) { std::copy_n(input, count, output); }
+  static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
+    epilogue.store_reference(tile, output);
+  }
+
+ private:
+  int32_t product(int64_t panel, int c, const TileInput<uint8_t>& input, int r, int64_t k) const {
+    const int64_t group_panels = ceil_divide(group_columns_, tile_columns);
+    const int64_t column = panel % group_panels * tile_columns + c;
+    if (column >= group_columns_ || k >= depth_) return 0;
+    const uint8_t code = input.row[r][input.steps[k / depth_step] + k % depth_step];
+    return code * weights_[static_cast<size_t>((panel / group_panels * group_columns_ + column) * depth_ + k)];
+  }
+
+  int64_t depth_, group_columns_;
+  std::vector<int16_t> weights_;
+};
+
+template <int rows, int step>
+constexpr GemmKernel odd_product{"odd tiles", Isa::reference, takes_all, pack_panel_gemm<ScalarProduct<rows, step>>};
+
+TEST(OddTiles, Products) {
+  const unsigned seed = 20260219;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  for (int64_t rows = 0; rows <= 23; ++rows) {
+    for (const int64_t columns : {1, 15, 16, 17, 50}) {
+      LayerCase layer(product(rows, columns, 1 + static_cast<int64_t>(random() % 40)), {8, 8}, Pattern::random, random);
+      layer.sliced = rows % 2 == 0;
+      const int parts = 1 + static_cast<int>(random() % 4);
+      EXPECT_EQ(difference(odd_product<1, 1>, layer, parts, random), "");
+      EXPECT_EQ(difference(odd_product<5, 3>, layer, parts, random), "");
+      EXPECT_EQ(difference(odd_product<11, 7>, layer, parts, random), "");
+      ASSERT_FALSE(HasFailure()) << rows << " x " << columns;
+    }
+  }
+}
+
+template <int rows, int step>
+constexpr Conv2dKernel odd_convolution{"odd tiles", Isa::reference, takes_all,
+                                       pack_panel_conv2d<ScalarProduct<rows, step>>};
+
+TEST(OddTiles, Convolutions) {
+  const unsigned seed = 20261122;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  const auto below = [&](int n) { return static_cast<int32_t>(random() % static_cast<unsigned>(n)); };
+  for (int trial = 0; trial < 250; ++trial) {
+    const int groups = 1 + below(3);
+    const Window window{{1 + below(4), 1 + below(4)},
+                        {1 + below(3), 1 + below(3)},
+                        {below(3), below(3), below(3), below(3)},
+                        {1 + below(2), 1 + below(2)}};
+    LayerCase layer(
+        {1 + below(2), groups * (1 + below(14)), 1 + below(9), 1 + below(9), groups * (1 + below(24)), groups, window},
+        {8, 8}, Pattern::random, random);
+    layer.sliced = below(2) == 0;
+    const int parts = 1 + below(4);
+    EXPECT_EQ(difference(odd_convolution<1, 1>, layer, parts, random), "");
+    EXPECT_EQ(difference(odd_convolution<5, 3>, layer, parts, random), "");
+    EXPECT_EQ(difference(odd_convolution<11, 7>, layer, parts, random), "");
+    ASSERT_FALSE(HasFailure()) << "trial " << trial;
+  }
+}
+
+/// What every fast kernel of other libraries does on AVX2: vpmaddubsw as it comes, saturating at int16.
+constexpr GemmKernel saturating{"saturating", Isa::reference, takes_all,
+                                pack_panel_gemm<ScalarProduct<6, 4, INT16_MIN, INT16_MAX>>};
+
+TEST(NegativeControl, ASaturatingKernelIsCaught) {
+  std::mt19937 random(20260206);
+  EXPECT_NE(difference(saturating, LayerCase(product(3, 17, 64), {8, 8}, Pattern::pairs, random), 1, random), "");
+  EXPECT_NE(difference(saturating, LayerCase(product(20, 17, 64), {8, 8}, Pattern::random, random), 1, random), "");
+}
+
+TEST(NegativeControl, TheSameKernelPassesWhereItCannotSaturate) {
+  std::mt19937 random(20260207);
+  EXPECT_EQ(difference(saturating, LayerCase(product(9, 17, 64), {8, 7}, Pattern::pairs, random), 1, random), "");
+}
+
+// --- Winograd --------------------------------------------------------------------------------------------------------
+
+/// x -> M x M^T of 4x4 matrices, from where they lie, element by element `stride` apart.
+template <class T>
+std::array<int32_t, winograd::positions> transform(const int (&matrix)[4][4], const T* x, int64_t stride) {
+  std::array<int32_t, winograd::positions> result{};
+  for (int i = 0; i < 4; ++i) {
+    for (int j = 0; j < 4; ++j) {
+      for (int k = 0; k < winograd::positions; ++k) {
+        result[static_cast<size_t>(4 * i + j)] += matrix[i][k / 4] * matrix[j][k % 4] * x[k * stride];
+      }
+    }
+  }
+  return result;
+}
+
+template <int rows, int panel_columns, int step, int vector_lanes, int32_t offset>
+class ScalarWinograd {
+ public:
+  using Data = int16_t;
+  using Weight = int16_t;
+  static constexpr int columns = panel_columns;
+  static constexpr int tile_rows = rows;
+  static constexpr int depth_step = step;
+  static constexpr int lanes = vector_lanes;
+
+  static int32_t data_offset(int32_t) { return offset; }
+  static bool supports(const Conv2dProblem&) { return true; }
+
+  explicit ScalarWinograd(const Conv2dProblem&) {}
+  size_t bytes() const { return 0; }
+
+  static void transform_kernels(const int8_t* kernels, int64_t size, int16_t* weights, int64_t position_stride) {
+    static constexpr int g[4][4] = {{2, 0, 0, 0}, {1, 1, 1, 0}, {1, -1, 1, 0}, {0, 0, 2, 0}};
+    for (int64_t i = 0; i < size; ++i) {
+      int taps[winograd::positions] = {};  // with a row and a column of zeros
+      for (int t = 0; t < winograd::kernel_taps; ++t) {
+        taps[4 * (t / 3) + t % 3] = kernels[(i / lanes * winograd::kernel_taps + t) * lanes + i % lanes];
+      }
+      const auto transformed = transform(g, taps, 1);
+      for (int p = 0; p < winograd::positions; ++p) {
+        weights[p * position_stride + i] = static_cast<int16_t>(transformed[static_cast<size_t>(p)]);
+      }
+    }
+  }
+
+  static void transform_input(const winograd::PatchRow& row, int64_t channels, int32_t data_offset, int16_t* data,
+                              int64_t patch_stride, int64_t position_stride) {
+    static constexpr int b[4][4] = {{1, 0, -1, 0}, {0, 1, 1, 0}, {0, -1, 1, 0}, {0, 1, 0, -1}};
+    constexpr int16_t garbage = 77;  // beyond the channels, where weights are zero
+    for (int i = 0; i < row.count; ++i) {
+      for (int64_t c = 0; c < patch_stride; ++c) {
+        int codes[winograd::positions] = {};
+        for (int p = 0; p < winograd::positions && c < channels; ++p) {
+          codes[p] = row.pixel(p / 4, row.column + winograd::patch_outputs * i + p % 4)[c];
+        }
+        const auto transformed = transform(b, codes, 1);
+        for (int p = 0; p < winograd::positions; ++p) {
+          const int32_t value = transformed[static_cast<size_t>(p)] + (p == winograd::centre ? 0 : data_offset);
+          data[p * position_stride + i * patch_stride + c] = c < channels ? static_cast<int16_t>(value) : garbage;
+        }
+      }
+    }
+  }
+
+  void multiply(int64_t, const winograd::Product<int16_t, int16_t>& product) const {
+    for (int r = 0; r < product.count; ++r) {
+      for (int c = 0; c < columns; ++c) {
+        int32_t sum = product.start[c];
+        for (int64_t k = 0; k < product.steps * depth_step; ++k) {
+          sum += product.data[r * product.patch_stride + k] *
+                 product.weights[(k / depth_step * columns + c) * depth_step + k % depth_step];
+        }
+        product.sums[r * columns + c] = sum;
+      }
+    }
+  }
+
+  static int transform_output(const int32_t* sums, int64_t patch_stride, int64_t position_stride,
+                              const winograd::PatchExtent* extents, int count, const int32_t* bias,
+                              int32_t* accumulators) {
+    static constexpr int a[4][4] = {{1, 1, 1, 0}, {0, 1, -1, -1}, {0, 0, 0, 0}, {0, 0, 0, 0}};
+    int stored = 0;
+    for (int i = 0; i < count; ++i) {
+      for (int y = 0; y <= (extents[i].bottom ? 1 : 0); ++y) {
+        for (int x = 0; x <= (extents[i].right ? 1 : 0); ++x, ++stored) {
+          for (int c = 0; c < tile_columns; ++c) {
+            const auto outputs = transform(a, sums + i * patch_stride + c, position_stride);
+            accumulators[stored * tile_columns + c] = (outputs[static_cast<size_t>(4 * y + x)] + bias[c]) / 4;
+          }
+        }
+      }
+    }
+    return stored;
+  }
+
+  static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
+    epilogue.store_reference(tile, output);
+  }
+};
+
+template <int rows, int columns, int step, int lanes, int32_t offset>
+constexpr Conv2dKernel odd_winograd{"odd tiles", Isa::reference, takes_all,
+                                    winograd::pack_winograd_conv2d<ScalarWinograd<rows, columns, step, lanes, offset>>};
+
+TEST(OddTiles, Winograd) {
+  const unsigned seed = 20261123;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  const auto below = [&](int n) { return static_cast<int32_t>(random() % static_cast<unsigned>(n)); };
+  for (int trial = 0; trial < 60; ++trial) {
+    const Window window{{3, 3}, {1, 1}, {below(3), below(3), below(3), below(3)}, {1, 1}};
+    LayerCase layer({1 + below(2), 1 + below(12), 1 + below(9), 1 + below(9), 1 + below(60), 1, window}, {8, 8},
+                    all_patterns[below(5)], random);
+    layer.sliced = below(2) == 0;
+    const int parts = 1 + below(4);
+    EXPECT_EQ(difference(odd_winograd<1, 16, 1, 1, 0>, layer, parts, random), "");
+    EXPECT_EQ(difference(odd_winograd<5, 16, 3, 24, 9>, layer, parts, random), "");
+    EXPECT_EQ(difference(odd_winograd<7, 48, 5, 10, -3>, layer, parts, random), "");
+    ASSERT_FALSE(HasFailure()) << "trial " << trial << ": " << layer.describe();
+  }
+}
+
+// --- depthwise -------------------------------------------------------------------------------------------------------
+
+template <int rows, int... block_widths>
+class ScalarDepthwise {
+ public:
+  using Code = int16_t;
+  static constexpr int group_rows = rows;
+  static constexpr std::array widths{block_widths...};
+
+  ScalarDepthwise(const Conv2dProblem& problem, const BandGeometry& geometry,
+                  const std::vector<int64_t>& first_channels)
+      : geometry_(geometry) {
+    pack_band_weights(problem, geometry, first_channels, weights_);
+  }
+  size_t bytes() const { return 0; }
+
+  static void stage(const std::array<const uint8_t*, rows>& pixels, const std::array<int64_t, rows>& strides,
+                    int64_t columns, int width, int16_t* output, int64_t output_stride) {
+    for (int64_t x = 0; x < columns; ++x) {
+      for (int i = 0; i < width * rows; ++i) {
+        const auto r = static_cast<size_t>(i % rows);
+        output[x * output_stride + i] = pixels[r][x * strides[r] + i / rows];
+      }
+    }
+  }
+
+  void multiply(int64_t tile, const StagedBand<int16_t>& band, const int32_t* bias, int32_t* sums) const {
+    const int64_t tap_size = int64_t{geometry_.rows} * tile_columns * rows;
+    const int16_t* weights = weights_.data() + tile * geometry_.taps() * tap_size;
+    for (int b = 0; b < band.rows; ++b) {
+      for (int64_t x = 0; x < band.columns; ++x) {
+        for (int c = 0; c < tile_columns; ++c) {
+          int32_t sum = bias[c];
+          for (size_t t = 0; t < band.tap_offsets.size(); ++t) {
+            for (int r = 0; r < rows; ++r) {
+              sum += band.codes[x * band.output_stride + band.tap_offsets[t] + c * rows + r] *
+                     weights[static_cast<int64_t>(t) * tap_size + (b * tile_columns + c) * rows + r];
+            }
+          }
+          sums[(b * band.columns + x) * tile_columns + c] = sum;
+        }
+      }
+    }
+  }
+
+  static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
+    epilogue.store_reference(tile, output);
+  }
+
+ private:
+  BandGeometry geometry_;
+  AlignedVector<int16_t> weights_;
+};
+
+template <int rows, int... widths>
+constexpr Conv2dKernel odd_depthwise{"odd tiles", Isa::reference, takes_all,
+                                     pack_band_depthwise<ScalarDepthwise<rows, widths...>>};
+
+TEST(OddTiles, Depthwise) {
+  const unsigned seed = 20261124;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  const auto below = [&](int n) { return static_cast<int32_t>(random() % static_cast<unsigned>(n)); };
+  for (int trial = 0; trial < 150; ++trial) {
+    const int64_t channels = 1 + below(130);
+    const Window window{{1 + below(5), 1 + below(4)},
+                        {1 + below(3), 1 + below(3)},
+                        {below(3), below(3), below(3), below(3)},
+                        {1 + below(2), 1 + below(2)}};
+    LayerCase layer({1 + below(2), channels, 1 + below(9), 1 + below(9), channels, channels, window}, {8, 8},
+                    all_patterns[below(5)], random);
+    layer.sliced = below(2) == 0;
+    const int parts = 1 + below(4);
+    EXPECT_EQ(difference(odd_depthwise<1, 16>, layer, parts, random), "");
+    EXPECT_EQ(difference(odd_depthwise<3, 48, 16>, layer, parts, random), "");
+    EXPECT_EQ(difference(odd_depthwise<5, 80, 48, 32, 16>, layer, parts, random), "");
+    EXPECT_EQ(difference(odd_depthwise<7, 16>, layer, parts, random), "");
+    ASSERT_FALSE(HasFailure()) << "trial " << trial << ": " << layer.describe();
+  }
+}
+
+}  // namespace
+}  // namespace qstep::kernels::test
