@@ -28,7 +28,7 @@ class Maker {
       x = builder_.lookup(fmt::format("{}.activation", i), sum, "hardswish", {}, grid_);
     }
     x = builder_.adaptive_avg_pool2d("average", x, 1, 1, Target{grid_});
-    x = builder_.reshape("flatten", x, {size_.batch, size_.channels});
+    x = builder_.reshape("flatten", x, {0, size_.channels});
     x = builder_.linear("linear", x, weight({10, size_.channels}), {}, std::nullopt);
     builder_.output(builder_.dequantize("logits", x));
     return builder_.finish();

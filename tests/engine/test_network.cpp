@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "engine/network_case.h"
+#include "engine/residual_graph.h"
 #include "ir/expect_error.h"
 #include "ir/random_graph.h"
 #include "ir/sample_graph.h"
@@ -71,6 +72,53 @@ TEST(Network, ThreadsChangeNothing) {
       ASSERT_EQ(network.capture(inputs.views()), expected) << threads << " threads";
   }
   expect_equal_to_oracle(IntegerNetwork(graph, {.num_threads = 2}), inputs);
+}
+
+// A batch too large for a cache goes through the first nodes slice by slice (engine/batch_slices.h), but not where every
+// value is asked for.
+TEST(Network, SlicesOfTheBatchChangeNothing) {
+  constexpr int64_t batch = 3 * 1024;
+  int sliced = 0;
+  for (uint64_t seed = 0; seed < 120; ++seed) {
+    SCOPED_TRACE(fmt::format("seed {}", seed));
+    std::mt19937_64 random(seed);
+    const Graph graph = random_graph(random, 4 + static_cast<int>(seed % 20));
+    const std::vector<Shape> shapes = input_shapes(graph, batch);
+    const NetworkInputs inputs = random_inputs(graph, shapes, random);
+    const IntegerNetwork network(graph, {.num_threads = 1 + static_cast<int>(seed % 3)});
+    const std::vector<engine::Tensor> results = network.run(inputs.views());
+    const auto captured = network.capture(inputs.views());
+    for (size_t i = 0; i < results.size(); ++i) {
+      const Value& value = graph.values[static_cast<size_t>(graph.outputs[i])];
+      if (value.kind == ValueKind::real) continue;
+      ASSERT_EQ(results[i], captured.at(value.name)) << value.name;
+    }
+    const int64_t of_an_image = network.memory(input_shapes(graph, 1)).activations;
+    sliced += network.memory(shapes).activations < batch / 2 * of_an_image ? 1 : 0;
+  }
+  EXPECT_GE(sliced, 5);
+}
+
+TEST(Network, SlicesOfTheBatchAreItsImages) {
+  std::mt19937_64 random(7);
+  for (const int64_t batch : {240, 241, 242}) {  // slices of up to `threads` images
+    const ResidualSize size{.batch = batch, .height = 48, .width = 48, .channels = 16, .blocks = 2};
+    const Graph graph = residual_graph(size, random);
+    const NetworkInputs inputs = random_inputs(graph, {{batch, 3, 48, 48}}, random);
+    for (const int threads : {1, 2, 3, 4}) {
+      const IntegerNetwork network(graph, {.num_threads = threads});
+      const int64_t of_an_image = network.memory({{1, 3, 48, 48}}).activations;
+      EXPECT_LT(network.memory({{batch, 3, 48, 48}}).activations, batch * of_an_image / 2);
+      const auto results = std::get<std::vector<float>>(network.run(inputs.views())[0].data);
+      const size_t classes = results.size() / static_cast<size_t>(batch);
+      for (int64_t i = 0; i < batch; ++i) {
+        engine::Input image{{1, 3, 48, 48}, inputs.tensors[0].reals.data() + i * 3 * 48 * 48};
+        const auto result = std::get<std::vector<float>>(network.run({&image, 1})[0].data);
+        ASSERT_TRUE(std::ranges::equal(std::span(results).subspan(static_cast<size_t>(i) * classes, classes), result))
+            << "image " << i << " of " << batch << ", " << threads << " threads";
+      }
+    }
+  }
 }
 
 TEST(Network, ShapesMayChangeFromRunToRun) {

@@ -3,6 +3,7 @@
 #include "engine/network_case.h"
 #include "ir/expect_error.h"
 #include "ir/sample_graph.h"
+#include "qstep/ir/weight.h"
 #include "qstep/kernels/peak/peak.h"
 
 namespace qstep::test {
@@ -23,6 +24,7 @@ TEST(Profile, HasEveryNodeWithItsKernelAndProducts) {
     EXPECT_TRUE(node.seconds > 0 || node.kernel == "view" || node.kernel == "copy")
         << network.structure().nodes[i].name;
     EXPECT_EQ(node.output_shape[0], 4);
+    EXPECT_EQ(node.products > 0, ir::weight_of(network.structure().nodes[i]) != nullptr);
   }
   EXPECT_GT(profile.fastest, 0);
   EXPECT_GE(profile.seconds, profile.fastest);

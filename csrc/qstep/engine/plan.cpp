@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "qstep/core/error.h"
+#include "qstep/engine/batch_slices.h"
 #include "qstep/engine/copy.h"
 
 namespace qstep::engine {
@@ -31,19 +32,15 @@ class PlanMaker {
 
   Plan make() {
     select_nodes();
-    infer_shapes();
+    infer_shapes(nodes_, request_.input_shapes);
     find_concats();
     find_last_uses();
-    for (size_t i = 0; i < request_.inputs.size(); ++i) {
-      views_[index(request_.inputs[i])] = dense(static_cast<int32_t>(i), shape(request_.inputs[i]), Order::row_major);
-    }
+    const BatchSlices slices =
+        choose_slices(graph_, kernels_, nodes_, request_.inputs, request_.outputs, shapes_, num_threads_);
+    if (slices.nodes > 0) emit_slice(slices);
+    view_inputs();
     for (const ValueId input : request_.inputs) deliver(input, 0);
-    for (const size_t i : nodes_) {
-      const Node& node = graph_.nodes[i];
-      node_ = i;  // nodes are in the order of execution
-      views_[index(node.output)] = std::visit([&](const auto& op) { return emit(node, op); }, node.operation);
-      deliver(node.output, i);
-    }
+    emit_nodes(std::span(nodes_).subspan(slices.nodes));
     measure_memory();
     plan_.arena_bytes = place(plan_.arena_buffers);
     for (const ValueId output : request_.outputs) plan_.output_shapes.push_back(shape(output));
@@ -55,6 +52,9 @@ class PlanMaker {
   const ir::Shape& shape(ValueId id) const { return shapes_[index(id)]; }
   const View& view(ValueId id) const { return *views_[index(id)]; }
   size_t bytes_of(ValueId id) const { return element_bytes(graph_.values[index(id)].kind); }
+  int64_t bytes_in(ValueId id) const {
+    return ir::element_count(shape(id), "run") * static_cast<int64_t>(bytes_of(id));
+  }
 
   // The nodes that an output depends on.
   void select_nodes() {
@@ -69,16 +69,62 @@ class PlanMaker {
     std::reverse(nodes_.begin(), nodes_.end());
   }
 
-  void infer_shapes() {
+  void infer_shapes(std::span<const size_t> nodes, std::span<const ir::Shape> input_shapes) {
     shapes_.resize(graph_.values.size());
-    for (size_t i = 0; i < request_.inputs.size(); ++i) shapes_[index(request_.inputs[i])] = request_.input_shapes[i];
-    for (const size_t i : nodes_) {
+    for (size_t i = 0; i < request_.inputs.size(); ++i) shapes_[index(request_.inputs[i])] = input_shapes[i];
+    for (const size_t i : nodes) {
       const Node& node = graph_.nodes[i];
       std::vector<ir::Shape> inputs;
       for (const ValueId id : node.inputs) inputs.push_back(shape(id));
       shapes_[index(node.output)] = ir::output_shape(node, inputs);
     }
   }
+
+  void view_inputs() {
+    for (size_t i = 0; i < request_.inputs.size(); ++i) {
+      views_[index(request_.inputs[i])] = dense(static_cast<int32_t>(i), shape(request_.inputs[i]), Order::row_major);
+    }
+  }
+
+  void emit_nodes(std::span<const size_t> nodes) {
+    for (const size_t i : nodes) {
+      const Node& node = graph_.nodes[i];
+      node_ = i;  // nodes are in the order of execution
+      views_[index(node.output)] = std::visit([&](const auto& op) { return emit(node, op); }, node.operation);
+      deliver(node.output, i);
+    }
+  }
+
+  // The first nodes, for one slice of the batch; their result lies in a buffer for the whole of it.
+  void emit_slice(const BatchSlices& slices) {
+    const std::vector<ir::Shape> whole = shapes_;
+    const auto nodes = std::span(nodes_).first(slices.nodes);
+    const ValueId result = graph_.nodes[nodes.back()].output;
+    const Order order = kernels_[nodes.back()]->order(4);
+    const View of_all = new_dense(shape(result), order, bytes_of(result));
+
+    std::vector<ir::Shape> input_shapes = request_.input_shapes;
+    for (ir::Shape& input : input_shapes) input[0] /= slices.count;
+    infer_shapes(nodes, input_shapes);
+    view_inputs();
+    slice_output_ = dense(of_all.buffer, shape(result), order);
+    slice_result_ = result;
+    emit_nodes(nodes);
+    slice_output_.reset();
+
+    plan_.sliced_steps = plan_.steps.size();
+    plan_.slices = slices.count;
+    for (size_t i = 0; i < request_.inputs.size(); ++i) {
+      const ValueId input = request_.inputs[i];
+      plan_.sliced_buffers.push_back({static_cast<int32_t>(i), bytes_in(input)});
+    }
+    plan_.sliced_buffers.push_back({of_all.buffer, bytes_in(result)});
+    shapes_ = whole;
+    views_[index(result)] = of_all;
+    copies_.clear();
+  }
+
+  bool is_slice_result(ValueId id) const { return slice_output_ && id == slice_result_; }
 
   // --- buffers ---
 
@@ -155,12 +201,14 @@ class PlanMaker {
     for (const ValueId id : node.inputs) inputs.push_back(view(id));
     if (ir::element_count(shape(node.output), node.name) == 0) return own_output(node, kernel);
 
-    // At its place in a concat, where it has one and the kernel can write there.
-    if (const auto target = place_in_concat(node.output)) {
-      if (auto step = kernel.bind(inputs, *target)) return add_node_step(std::move(*step), inputs, *target);
-    }
-    if (const auto target = place_in_operand(node, kernel)) {
-      if (auto step = kernel.bind(inputs, *target)) return add_node_step(std::move(*step), inputs, *target);
+    if (!is_slice_result(node.output)) {
+      // At its place in a concat, where it has one and the kernel can write there.
+      if (const auto target = place_in_concat(node.output)) {
+        if (auto step = kernel.bind(inputs, *target)) return add_node_step(std::move(*step), inputs, *target);
+      }
+      if (const auto target = place_in_operand(node, kernel)) {
+        if (auto step = kernel.bind(inputs, *target)) return add_node_step(std::move(*step), inputs, *target);
+      }
     }
     const View output = own_output(node, kernel);
     auto step = kernel.bind(inputs, output);
@@ -216,6 +264,7 @@ class PlanMaker {
 
   // Floats are made where the caller wants them, everything else in the arena.
   View own_output(const Node& node, const NodeKernel& kernel) {
+    if (is_slice_result(node.output)) return *slice_output_;
     if (graph_.values[index(node.output)].kind == ir::ValueKind::real) return external_output(node.output);
     return new_dense(shape(node.output), kernel.order(shape(node.output).size()), bytes_of(node.output));
   }
@@ -344,7 +393,9 @@ class PlanMaker {
   std::map<std::pair<ValueId, Order>, View> copies_;
   std::map<ValueId, Part> parts_;
   std::map<ValueId, View> concats_;
-  size_t node_ = 0;  // being planned
+  size_t node_ = 0;                   // being planned
+  std::optional<View> slice_output_;  // while a slice is planned: where its result goes
+  ValueId slice_result_ = -1;
   Plan plan_;
 };
 
@@ -366,12 +417,13 @@ Plan make_plan(const ir::Graph& graph, std::span<const std::unique_ptr<NodeKerne
   return PlanMaker(graph, kernels, request, num_threads).make();
 }
 
-void run_plan(const Plan& plan, const ir::Graph& graph, const ParallelFor& parallel_for,
-              std::span<std::byte* const> buffers, std::span<double> seconds) {
+void run_plan(const Plan& plan, const ir::Graph& graph, const ParallelFor& parallel_for, std::span<std::byte*> buffers,
+              std::span<double> seconds) {
   using Clock = std::chrono::steady_clock;
+  std::ranges::fill(seconds, 0.0);
   std::atomic<bool> found_nan = false;
   const Memory memory{buffers.data(), &found_nan};
-  for (size_t i = 0; i < plan.steps.size(); ++i) {
+  const auto run_step = [&](size_t i) {
     const Plan::PlannedStep& planned = plan.steps[i];
     const auto start = seconds.empty() ? Clock::time_point() : Clock::now();
     std::byte* scratch = planned.scratch_buffer < 0 ? nullptr : buffers[static_cast<size_t>(planned.scratch_buffer)];
@@ -379,13 +431,23 @@ void run_plan(const Plan& plan, const ir::Graph& graph, const ParallelFor& paral
       planned.step.run(memory, items, scratch + worker * planned.scratch_stride);
     };
     share_items(planned.step.items, planned.threads, parallel_for, std::ref(body));
-    if (!seconds.empty()) seconds[i] = std::chrono::duration<double>(Clock::now() - start).count();
+    if (!seconds.empty()) seconds[i] += std::chrono::duration<double>(Clock::now() - start).count();
     if (found_nan) {
       const ir::Node& node = graph.nodes[planned.node];
       fail("run: input '{}' must not hold NaN, got one where node '{}' quantizes it",
            graph.values[static_cast<size_t>(node.inputs[0])].name, node.name);
     }
+  };
+  const auto move_buffers = [&](int64_t slices) {
+    for (const Plan::SlicedBuffer& sliced : plan.sliced_buffers) {
+      buffers[static_cast<size_t>(sliced.buffer)] += slices * sliced.slice_bytes;
+    }
+  };
+  for (int64_t slice = 0; slice < plan.slices; ++slice, move_buffers(1)) {
+    for (size_t i = 0; i < plan.sliced_steps; ++i) run_step(i);
   }
+  move_buffers(-plan.slices);
+  for (size_t i = plan.sliced_steps; i < plan.steps.size(); ++i) run_step(i);
 }
 
 }  // namespace qstep::engine

@@ -21,6 +21,9 @@ struct Request {
 };
 
 /// Buffers are numbered: the caller's inputs, the caller's outputs, then those in the arena.
+///
+/// The first `sliced_steps` steps are made for a slice of the batch (batch_slices.h) and run once for each slice, with the
+/// addresses of the buffers that hold the whole batch moved on.
 struct Plan {
   struct PlannedStep {
     Step step;
@@ -30,7 +33,15 @@ struct Plan {
     int threads;
   };
 
+  struct SlicedBuffer {
+    int32_t buffer;
+    int64_t slice_bytes;
+  };
+
   std::vector<PlannedStep> steps;
+  size_t sliced_steps = 0;
+  int64_t slices = 1;
+  std::vector<SlicedBuffer> sliced_buffers;
   std::vector<Lifetime> arena_buffers;
   int64_t arena_bytes = 0;
   int64_t live_bytes = 0;     ///< largest_live_bytes of the arena's buffers without scratch
@@ -43,10 +54,10 @@ Plan make_plan(const ir::Graph& graph, std::span<const std::unique_ptr<NodeKerne
                int num_threads);
 
 /// Runs a plan, on the threads of `parallel_for` or, where that is empty, of the shared pool. `buffers` are the addresses
-/// of all its buffers; `seconds`, where not empty, gets the time of each step. Throws Error where a float input holds
-/// NaN.
-void run_plan(const Plan& plan, const ir::Graph& graph, const ParallelFor& parallel_for,
-              std::span<std::byte* const> buffers, std::span<double> seconds = {});
+/// of all its buffers, moved while slices run; `seconds`, where not empty, gets the time of each step. Throws Error where
+/// a float input holds NaN.
+void run_plan(const Plan& plan, const ir::Graph& graph, const ParallelFor& parallel_for, std::span<std::byte*> buffers,
+              std::span<double> seconds = {});
 
 /// Bytes of one element of a value.
 inline size_t element_bytes(ir::ValueKind kind) { return kind == ir::ValueKind::codes ? 1 : 4; }

@@ -9,7 +9,7 @@ namespace qstep::engine {
 int64_t product_count(const ir::Node& node, const ir::Shape& output_shape) {
   const ir::Weight* weight = ir::weight_of(node);
   if (weight == nullptr) return 0;
-  const int64_t depth = static_cast<int64_t>(weight->codes.size()) / weight->shape[0];
+  const int64_t depth = ir::element_count(weight->shape, node.name) / weight->shape[0];
   return ir::element_count(output_shape, node.name) * depth;
 }
 
