@@ -137,8 +137,7 @@ class WindowRows {
 
   void output_offsets(int64_t first, int count, int64_t* offsets) const {
     for_each_row_of_pixels(first, count, [&](int begin, int pixels, const PixelCursor& at) {
-      int64_t offset = output_.offset(at.image, at.row, at.column);
-      for (int i = 0; i < pixels; ++i, offset += output_.pixel_stride) offsets[begin + i] = offset;
+      fill_sequence(offsets + begin, pixels, output_.offset(at.image, at.row, at.column), output_.pixel_stride);
     });
   }
 
@@ -196,25 +195,31 @@ class WindowRows {
   /// Image by image, the rows under the block's output rows, one below the other.
   void copy_band(int64_t first, int count, const uint8_t* codes, const Code** pointers) const {
     const core::Window& window = geometry_.window;
-    const int64_t pitch = band_.width() * geometry_.group_channels;
-    PixelCursor at(output_, first);
-    const int64_t first_column = band_.is_along_row() ? at.column * window.stride[1] : 0;
+    const int64_t channels = geometry_.group_channels;
+    const int64_t pitch = band_.width() * channels;
+    const int64_t first_column = band_.is_along_row() ? first % output_.width * window.stride[1] : 0;
     const int64_t columns = band_.is_along_row() ? (count - 1) * window.stride[1] + geometry_.extent(1) : band_.width();
     Code* band = scratch_.codes();
-    for (int r = 0; r < count;) {
-      const int64_t image = at.image;
-      const int64_t top = at.row * window.stride[0];
-      int64_t bottom = top;
-      for (; r < count && at.image == image; ++r, at.advance(output_)) {
-        const int64_t row = at.row * window.stride[0];
-        pointers[r] =
-            band + (row - top) * pitch + (at.column * window.stride[1] - first_column) * geometry_.group_channels;
-        bottom = row + geometry_.extent(0);
-      }
+    int64_t image = 0;
+    int64_t top = 0;
+    int64_t bottom = 0;
+    const auto copy_rows = [&] {
       for (int64_t row = top; row < bottom; ++row, band += pitch) {
         copy_taps(codes, image, row - window.padding[0], first_column - window.padding[1], columns, 1, band);
       }
-    }
+    };
+    for_each_row_of_pixels(first, count, [&](int begin, int pixels, const PixelCursor& at) {
+      const int64_t row = at.row * window.stride[0];
+      if (begin == 0 || at.image != image) {
+        copy_rows();
+        image = at.image;
+        top = row;
+      }
+      const Code* first_tap = band + (row - top) * pitch + (at.column * window.stride[1] - first_column) * channels;
+      fill_sequence(pointers + begin, pixels, first_tap, window.stride[1] * channels);
+      bottom = row + geometry_.extent(0);
+    });
+    copy_rows();
   }
 
   void copy_window(const PixelCursor& at, const uint8_t* codes, Code* output) const {

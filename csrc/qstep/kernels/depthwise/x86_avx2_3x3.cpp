@@ -322,7 +322,7 @@ class Depthwise3x3 final : public PackedConv2d {
     const int64_t end = is_inside ? std::min(begin + input.width, count) : count;
     std::fill(pixels, pixels + begin, zero_pixel_.data());
     const uint8_t* pixel = arguments.input + (is_inside ? input.offset(image, y, 0) : 0);
-    for (int64_t x = begin; x < end; ++x, pixel += input.pixel_stride) pixels[x] = pixel;
+    fill_sequence(pixels + begin, end - begin, pixel, input.pixel_stride);
     std::fill(pixels + end, pixels + count, zero_pixel_.data());
   }
 

@@ -312,12 +312,11 @@ struct StagedRows {
                      const Code** pointers) {
     if constexpr (std::is_same_v<Code, uint8_t>) {
       if (is_read_in_place(depth)) {
-        for (int64_t r = 0; r < count; ++r, row += row_stride) pointers[r] = row;
-        return;
+        return fill_sequence(pointers, count, row, row_stride);
       }
     }
     const int64_t staged_stride = stride(depth);
-    for (int64_t r = 0; r < count; ++r) pointers[r] = scratch + r * staged_stride;
+    fill_sequence<const Code*>(pointers, count, scratch, staged_stride);
     if (row_stride == depth && staged_stride == depth) return Arithmetic::stage(row, count * depth, scratch);
     for (int64_t r = 0; r < count; ++r, row += row_stride, scratch += staged_stride) {
       Arithmetic::stage(row, depth, scratch);
@@ -351,7 +350,7 @@ class MatrixRows {
   }
 
   void output_offsets(int64_t first, int count, int64_t* offsets) const {
-    for (int r = 0; r < count; ++r) offsets[r] = (first + r) * arguments_.output_stride;
+    fill_sequence(offsets, count, first * arguments_.output_stride, arguments_.output_stride);
   }
 
  private:
