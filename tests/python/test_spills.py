@@ -55,3 +55,12 @@ def test_stores_elsewhere_are_none(tmp_path: Path):
     store = "vmovdqa %ymm1, (%rsp)\nvmovdqa %ymm2, (%rsp)\n"
     assert check_spills(assemble(tmp_path, MULTIPLICATIONS, after=store)).returncode == 0
     assert check_spills(assemble(tmp_path, MULTIPLICATIONS + store.replace("%rsp", "%rsi"))).returncode == 0
+
+
+@pytest.mark.parametrize(("stores", "status"), [(3, 0), (4, 1)])
+def test_all_of_an_unrolled_kernel_counts(tmp_path: Path, stores: int, status: int):
+    source = tmp_path / "kernel.s"
+    body = MULTIPLICATIONS + "vmovdqa %ymm1, (%rsp)\n" * stores
+    source.write_text(f".globl make_codes\n.type make_codes, @function\nmake_codes:\n{body}ret\n", encoding="utf-8")
+    subprocess.run(["as", "-o", tmp_path / "kernel.o", source], check=True)
+    assert check_spills(tmp_path / "kernel.o").returncode == status
