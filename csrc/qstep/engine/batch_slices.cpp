@@ -29,13 +29,13 @@ int64_t slice_images(int64_t batch, int num_threads) {
 }  // namespace
 
 BatchSlices choose_slices(const ir::Graph& graph, std::span<const std::unique_ptr<NodeKernel>> kernels,
-                          std::span<const size_t> nodes, std::span<const ir::ValueId> inputs,
-                          std::span<const ir::ValueId> outputs, std::span<const ir::Shape> shapes, int num_threads) {
+                          const Request& request, std::span<const size_t> nodes, std::span<const ir::Shape> shapes,
+                          int num_threads) {
   const auto shape = [&](ir::ValueId id) -> const ir::Shape& { return shapes[static_cast<size_t>(id)]; };
-  if (inputs.empty() || shape(inputs[0]).size() != 4) return {};
-  const int64_t batch = shape(inputs[0])[0];
+  if (request.inputs.empty() || shape(request.inputs[0]).size() != 4) return {};
+  const int64_t batch = shape(request.inputs[0])[0];
   const auto is_batch = [&](ir::ValueId id) { return shape(id).size() == 4 && shape(id)[0] == batch; };
-  if (batch < 2 || !std::ranges::all_of(inputs, is_batch)) return {};
+  if (batch < 2 || !std::ranges::all_of(request.inputs, is_batch)) return {};
   const int64_t count = batch / slice_images(batch, num_threads);
   if (count == 1) return {};
 
@@ -44,10 +44,10 @@ BatchSlices choose_slices(const ir::Graph& graph, std::span<const std::unique_pt
   for (size_t k = 0; k < nodes.size(); ++k) {
     for (const ir::ValueId id : graph.nodes[nodes[k]].inputs) last_reads[static_cast<size_t>(id)] = k;
   }
-  for (const ir::ValueId id : outputs) last_reads[static_cast<size_t>(id)] = std::numeric_limits<size_t>::max();
+  for (const ir::ValueId id : request.outputs) last_reads[static_cast<size_t>(id)] = std::numeric_limits<size_t>::max();
 
   const auto slice_bytes = [&](ir::ValueId id) {
-    const int64_t element = graph.values[static_cast<size_t>(id)].kind == ir::ValueKind::codes ? 1 : 4;
+    const auto element = static_cast<int64_t>(element_bytes(graph.values[static_cast<size_t>(id)].kind));
     return ir::element_count(shape(id), "run") * element / count;
   };
   BatchSlices best;

@@ -6,8 +6,7 @@
 #include <memory>
 #include <span>
 
-#include "qstep/engine/nodes/node_kernel.h"
-#include "qstep/ir/graph.h"
+#include "qstep/engine/plan.h"
 
 namespace qstep::engine {
 
@@ -16,9 +15,10 @@ struct BatchSlices {
   int64_t count = 1;  ///< slices of equal size; 1 where nodes is 0
 };
 
-/// For `nodes`, in the order of execution, of values with these shapes. Slices have at most `num_threads` images.
+/// Of the nodes that `request` needs, in the order of execution, with the shapes of all values. Slices have at most
+/// `num_threads` images.
 BatchSlices choose_slices(const ir::Graph& graph, std::span<const std::unique_ptr<NodeKernel>> kernels,
-                          std::span<const size_t> nodes, std::span<const ir::ValueId> inputs,
-                          std::span<const ir::ValueId> outputs, std::span<const ir::Shape> shapes, int num_threads);
+                          const Request& request, std::span<const size_t> nodes, std::span<const ir::Shape> shapes,
+                          int num_threads);
 
 }  // namespace qstep::engine

@@ -35,8 +35,7 @@ class PlanMaker {
     infer_shapes(nodes_, request_.input_shapes);
     find_concats();
     find_last_uses();
-    const BatchSlices slices =
-        choose_slices(graph_, kernels_, nodes_, request_.inputs, request_.outputs, shapes_, num_threads_);
+    const BatchSlices slices = choose_slices(graph_, kernels_, request_, nodes_, shapes_, num_threads_);
     if (slices.nodes > 0) emit_slice(slices);
     view_inputs();
     for (const ValueId input : request_.inputs) deliver(input, 0);
