@@ -302,6 +302,17 @@ TEST(Conv2d, BandsOfWideAndDeepImages) {
   }
 }
 
+// Their rows are whole steps of depth without padding.
+TEST(Conv2d, FourChannelsAreAStem) {
+  std::mt19937 random(1);
+  const Window window{{3, 3}, {2, 2}, {1, 1, 1, 1}, {1, 1}};
+  for (const int64_t groups : {1, 8}) {  // one image, or groups as in ResNeXt
+    const LayerCase layer({1, 4 * groups, 6, 6, 4 * groups, groups, window}, {4, 4}, Pattern::random, random);
+    EXPECT_EQ(choose_conv2d(layer.conv2d(), Isa::avx2).name, "stem_avx2_maddubs16");
+    expect_exact(layer, 1, random);
+  }
+}
+
 TEST(Conv2d, DeepAccumulators) {
   const unsigned seed = 20260215;
   SCOPED_TRACE(testing::Message() << "seed " << seed);

@@ -26,7 +26,7 @@ uint32_t BitReader::take(int32_t width) {
 }
 
 std::vector<uint8_t> pack_bits(std::span<const int16_t> codes, int32_t bit_width) {
-  BitWriter stream;
+  BitWriter stream(packed_size(static_cast<int64_t>(codes.size()), bit_width));
   for (const int16_t code : codes) stream.put(static_cast<uint32_t>(code), bit_width);
   return stream.finish();
 }

@@ -13,6 +13,9 @@ constexpr int64_t packed_size(int64_t count, int32_t bit_width) { return (count 
 /// Appends fields of up to 16 bits to a stream.
 class BitWriter {
  public:
+  /// `bytes`: of the whole stream, where that is known.
+  explicit BitWriter(int64_t bytes = 0) { bytes_.reserve(static_cast<size_t>(bytes)); }
+
   /// The lowest `width` bits of `field`; its other bits do not count.
   void put(uint32_t field, int32_t width);
   /// The stream, its last byte filled with zeros.

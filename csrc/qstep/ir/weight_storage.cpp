@@ -91,18 +91,23 @@ bool has_signed_codes(const Weight& weight) {
 
 std::vector<uint8_t> store_codes(const Weight& weight) {
   if (has_variable_length(weight)) return store_variable_length(weight);
-  std::vector<int16_t> codes = weight.codes;
+  const int32_t width = stored_width(weight);
+  BitWriter stream;
   if (std::holds_alternative<PowerOfTwoEncoding>(weight.encoding)) {
-    for (int16_t& code : codes) code = power_of_two_code(code, weight.bit_width);
-  }
-  if (const auto* book = std::get_if<CodeBookEncoding>(&weight.encoding)) {
-    const Tables tables(weight, *book);
-    for (size_t i = 0; i < codes.size(); ++i) {
-      const auto table = tables.of(i);
-      codes[i] = static_cast<int16_t>(std::lower_bound(table.begin(), table.end(), codes[i]) - table.begin());
+    for (const int16_t level : weight.codes) {
+      stream.put(static_cast<uint32_t>(power_of_two_code(level, weight.bit_width)), width);
     }
+  } else if (const auto* book = std::get_if<CodeBookEncoding>(&weight.encoding)) {
+    const Tables tables(weight, *book);
+    for (size_t i = 0; i < weight.codes.size(); ++i) {
+      const auto table = tables.of(i);
+      const auto entry = std::lower_bound(table.begin(), table.end(), weight.codes[i]);
+      stream.put(static_cast<uint32_t>(entry - table.begin()), width);
+    }
+  } else {
+    return pack_bits(weight.codes, width);
   }
-  return pack_bits(codes, stored_width(weight));
+  return stream.finish();
 }
 
 void restore_codes(std::span<const uint8_t> stream, int64_t count, Weight& weight, std::string_view what) {

@@ -1,5 +1,8 @@
 #include "qstep/engine/nodes/layer.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "qstep/ir/weight.h"
 
 namespace qstep::engine {
@@ -9,13 +12,21 @@ std::vector<int16_t> kernel_weights(const ir::Weight& weight) {
   const int64_t in = weight.shape[1];
   const int64_t taps = static_cast<int64_t>(weight.codes.size()) / (out * in);
   std::vector<int16_t> result;
-  result.reserve(static_cast<size_t>(ir::sum_count(weight)) * weight.codes.size());
+  std::vector<int16_t> filter(static_cast<size_t>(in * taps));
   for (int32_t sum = 0; sum < ir::sum_count(weight); ++sum) {
-    const std::vector<int16_t> weights = ir::sum_weights(weight, sum);
-    for (int64_t o = 0; o < out; ++o) {
-      for (int64_t t = 0; t < taps; ++t) {
-        for (int64_t i = 0; i < in; ++i) result.push_back(weights[static_cast<size_t>((o * in + i) * taps + t)]);
+    std::vector<int16_t> weights = ir::sum_weights(weight, sum);
+    if (taps > 1) {
+      for (auto to = weights.begin(); to != weights.end();) {
+        std::copy_n(to, in * taps, filter.begin());
+        for (int64_t t = 0; t < taps; ++t) {
+          for (int64_t i = 0; i < in; ++i) *to++ = filter[static_cast<size_t>(i * taps + t)];
+        }
       }
+    }
+    if (sum == 0) {
+      result = std::move(weights);
+    } else {
+      result.insert(result.end(), weights.begin(), weights.end());
     }
   }
   return result;

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "qstep/kernels/conv2d/conv2d.h"
@@ -12,18 +13,28 @@
 
 namespace qstep::kernels {
 
-/// Zero weights after each row of the window that let bands be read instead of copied windows; none where they would
+inline int64_t row_codes(const Conv2dProblem& problem) {
+  return problem.window.kernel[1] * (problem.in_channels / problem.groups);
+}
+
+/// Zero weights after each row of the window that let bands be read instead of copied windows; nothing where they would
 /// make the product a lot deeper, or where a window has one row of one tap, which is cheap to copy.
 template <class Arithmetic>
-int64_t row_padding(const Conv2dProblem& problem) {
+std::optional<int64_t> padding_of_rows(const Conv2dProblem& problem) {
   const core::Window& window = problem.window;
-  if (window.dilation[1] != 1 || (window.kernel[0] == 1 && window.kernel[1] == 1)) return 0;
+  if (window.dilation[1] != 1 || (window.kernel[0] == 1 && window.kernel[1] == 1)) return std::nullopt;
   for (int d = 0; d < 2; ++d) {
-    if (window.stride[d] > window.kernel[d]) return 0;
+    if (window.stride[d] > window.kernel[d]) return std::nullopt;
   }
-  const int64_t row = window.kernel[1] * (problem.in_channels / problem.groups);
+  const int64_t row = row_codes(problem);
   const int64_t padding = ceil_divide(row, Arithmetic::depth_run) * Arithmetic::depth_run - row;
-  return 3 * padding <= row ? padding : 0;
+  if (3 * padding > row) return std::nullopt;
+  return padding;
+}
+
+template <class Arithmetic>
+int64_t row_padding(const Conv2dProblem& problem) {
+  return padding_of_rows<Arithmetic>(problem).value_or(0);
 }
 
 /// as_gemm(problem) with `padding` more values of depth after each row of the window.
@@ -31,7 +42,7 @@ class PaddedRows {
  public:
   PaddedRows(const Conv2dProblem& problem, int64_t padding) : gemm_(as_gemm(problem)) {
     if (padding == 0) return;
-    const int64_t row = problem.window.kernel[1] * (problem.in_channels / problem.groups);
+    const int64_t row = row_codes(problem);
     gemm_.depth = problem.window.kernel[0] * (row + padding);
     for (size_t k = 0; k < problem.weights.size(); k += static_cast<size_t>(row)) {
       const auto weights = problem.weights.subspan(k, static_cast<size_t>(row));
@@ -89,7 +100,7 @@ bool supports_panel_conv2d(const Conv2dProblem& problem) {
 template <class Arithmetic>
 bool supports_stem(const Conv2dProblem& problem) {
   constexpr int64_t most_channels = 4;
-  return problem.in_channels / problem.groups <= most_channels && row_padding<Arithmetic>(problem) > 0 &&
+  return problem.in_channels / problem.groups <= most_channels && padding_of_rows<Arithmetic>(problem) &&
          supports_panel_conv2d<Arithmetic>(problem);
 }
 
