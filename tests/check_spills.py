@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Fails where the inner loop of a product's micro-kernel keeps its accumulators on the stack.
+"""Fails where a product's micro-kernel keeps its accumulators on the stack: in an inner loop, or where all is unrolled.
 
-python tests/check_spills.py LIBRARY      disassembles with objdump (binutils), prints each such loop, exit status 1 if there is one
+python tests/check_spills.py LIBRARY      disassembles with objdump (binutils), prints each such kernel, exit status 1 if there is one
 
 An inner loop contains no other loop; it is a micro-kernel's where it multiplies at least four vectors. A compiler that
 gives up on a tile stores each accumulator in each step, two stores for two or three multiplications. One store for
@@ -46,7 +46,7 @@ class Spill(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"{self.function}: the loop at {self.first:x}-{self.last:x} stores {self.stores} vectors to the stack "
+            f"{self.function}: the code at {self.first:x}-{self.last:x} stores {self.stores} vectors to the stack "
             f"for {self.multiplications} multiplications"
         )
 
@@ -126,7 +126,7 @@ def main() -> int:
     for spill in found:
         print(spill)
     functions_looked_at = len({kernel.function for kernel in looked_at})
-    print(f"{sys.argv[1]}: {functions_looked_at} micro-kernels, {len(found)} inner loops with spills")
+    print(f"{sys.argv[1]}: {functions_looked_at} micro-kernels, {len(found)} with spills")
     return 1 if found else 0
 
 

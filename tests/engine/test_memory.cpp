@@ -17,7 +17,8 @@ using engine::MemoryUse;
 TEST(Memory, ARunAllocatesNothing) {
   std::mt19937_64 random(43);
   const ResidualSize size{.batch = 2, .height = 64, .width = 64, .channels = 32, .groups = 2, .blocks = 2};
-  const ir::Graph graphs[] = {sample_graph(), residual_graph(size, random)};
+  const ResidualSize in_slices{.batch = 300, .height = 48, .width = 48, .blocks = 1};  // engine/batch_slices.h
+  const ir::Graph graphs[] = {sample_graph(), residual_graph(size, random), residual_graph(in_slices, random)};
   for (const kernels::Isa isa : kernels::built_isas()) {
     if (!kernels::is_supported(isa)) continue;
     for (const ir::Graph& graph : graphs) {

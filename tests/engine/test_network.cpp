@@ -14,6 +14,7 @@
 #include "ir/expect_error.h"
 #include "ir/random_graph.h"
 #include "ir/sample_graph.h"
+#include "qstep/ir/builder.h"
 #include "qstep/kernels/isa.h"
 
 namespace qstep::test {
@@ -88,27 +89,29 @@ TEST(Network, SlicesOfTheBatchChangeNothing) {
     const IntegerNetwork network(graph, {.num_threads = 1 + static_cast<int>(seed % 3)});
     const std::vector<engine::Tensor> results = network.run(inputs.views());
     const auto captured = network.capture(inputs.views());
+    bool is_compared = false;
     for (size_t i = 0; i < results.size(); ++i) {
       const Value& value = graph.values[static_cast<size_t>(graph.outputs[i])];
       if (value.kind == ValueKind::real) continue;
       ASSERT_EQ(results[i], captured.at(value.name)) << value.name;
+      is_compared = true;
     }
     const int64_t of_an_image = network.memory(input_shapes(graph, 1)).activations;
-    sliced += network.memory(shapes).activations < batch / 2 * of_an_image ? 1 : 0;
+    sliced += is_compared && network.memory(shapes).activations < batch / 2 * of_an_image ? 1 : 0;
   }
   EXPECT_GE(sliced, 5);
 }
 
 TEST(Network, SlicesOfTheBatchAreItsImages) {
   std::mt19937_64 random(7);
-  for (const int64_t batch : {240, 241, 242}) {  // slices of up to `threads` images
+  for (const int64_t batch : {512, 510, 546}) {
     const ResidualSize size{.batch = batch, .height = 48, .width = 48, .channels = 16, .blocks = 2};
     const Graph graph = residual_graph(size, random);
     const NetworkInputs inputs = random_inputs(graph, {{batch, 3, 48, 48}}, random);
-    for (const int threads : {1, 2, 3, 4}) {
+    for (const int threads : {1, 2, 3}) {
       const IntegerNetwork network(graph, {.num_threads = threads});
       const int64_t of_an_image = network.memory({{1, 3, 48, 48}}).activations;
-      EXPECT_LT(network.memory({{batch, 3, 48, 48}}).activations, batch * of_an_image / 2);
+      EXPECT_LT(network.memory({{batch, 3, 48, 48}}).activations, batch * of_an_image * 3 / 4);
       const auto results = std::get<std::vector<float>>(network.run(inputs.views())[0].data);
       const size_t classes = results.size() / static_cast<size_t>(batch);
       for (int64_t i = 0; i < batch; ++i) {
@@ -117,6 +120,59 @@ TEST(Network, SlicesOfTheBatchAreItsImages) {
         ASSERT_TRUE(std::ranges::equal(std::span(results).subspan(static_cast<size_t>(i) * classes, classes), result))
             << "image " << i << " of " << batch << ", " << threads << " threads";
       }
+    }
+  }
+}
+
+// NaN in a late slice leaves the network as it was; profiles and the caller's threads go through slices, too.
+TEST(Network, SlicesOfTheBatchInEveryKindOfRun) {
+  constexpr int64_t batch = 512;
+  std::mt19937_64 random(9);
+  const ResidualSize size{.batch = batch, .height = 48, .width = 48, .channels = 16, .blocks = 2};
+  const Graph graph = residual_graph(size, random);
+  NetworkInputs inputs = random_inputs(graph, {{batch, 3, 48, 48}}, random);
+  const IntegerNetwork network(graph, {.num_threads = 2});
+  const std::vector<engine::Tensor> expected = network.run(inputs.views());
+
+  float& late = inputs.tensors[0].reals[inputs.tensors[0].reals.size() - 7];
+  const float kept = std::exchange(late, NAN);
+  expect_error([&] { network.run(inputs.views()); }, "must not hold NaN");
+  late = kept;
+  EXPECT_EQ(network.run(inputs.views()), expected);
+
+  double of_nodes = 0;
+  const engine::Profile profile = network.profile(inputs.views(), 3);
+  for (const auto& node : profile.nodes) of_nodes += node.seconds;
+  EXPECT_NEAR(of_nodes, profile.seconds, 0.5 * profile.seconds);  // of all slices
+  EXPECT_EQ(network.run(inputs.views()), expected);
+
+  const engine::ParallelFor on_threads = [](int tasks, const std::function<void(int)>& task) {
+    std::vector<std::jthread> threads;
+    for (int t = 0; t < tasks; ++t) threads.emplace_back(task, t);
+  };
+  EXPECT_EQ(IntegerNetwork(graph, {.num_threads = 2, .parallel_for = on_threads}).run(inputs.views()), expected);
+  std::vector<std::jthread> at_once;
+  for (int t = 0; t < 3; ++t) {
+    at_once.emplace_back([&] { EXPECT_EQ(network.run(inputs.views()), expected); });
+  }
+}
+
+// Real values between layers, which no lowering makes but a checkpoint may hold.
+TEST(Network, RealValuesInside) {
+  std::mt19937_64 random(13);
+  for (const Shape& shape : {Shape{1, 2, 2, 2}, Shape{1, 64, 64, 64}}) {
+    Builder builder;
+    ValueId x = builder.input("x", shape);
+    for (const float scale : {0.5F, 0.3F, 0.07F}) {
+      const std::string number = std::to_string(scale);
+      x = builder.quantize("quantize" + number, x, {.scale = scale, .zero_point = 100, .quant_max = 255});
+      x = builder.dequantize("dequantize" + number, x);
+    }
+    builder.output(x);
+    const Graph graph = builder.finish();
+    for (const std::string& isa : isas()) {
+      const IntegerNetwork network(graph, {.isa = isa, .num_threads = 2});
+      ASSERT_NO_FATAL_FAILURE(expect_equal_to_oracle(network, random_inputs(graph, {shape}, random)));
     }
   }
 }

@@ -124,6 +124,20 @@ TEST(OddTiles, Convolutions) {
   }
 }
 
+// Several blocks, which end with their row of pixels where whole rows of the image would be too much.
+TEST(OddTiles, ConvolutionsOfWideImages) {
+  std::mt19937 random(20261125);
+  const Window window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}};
+  for (const oracle::Convolution& shape :
+       {oracle::Convolution{2, 4, 3, 700, 5, 1, window}, oracle::Convolution{1, 30, 4, 520, 3, 1, window},
+        oracle::Convolution{1, 512, 3, 100, 3, 1, window}}) {
+    const LayerCase layer(shape, {8, 8}, Pattern::random, random);
+    EXPECT_EQ(difference(odd_convolution<1, 1>, layer, 2, random), "");
+    EXPECT_EQ(difference(odd_convolution<5, 3>, layer, 3, random), "");
+    EXPECT_EQ(difference(odd_convolution<11, 7>, layer, 2, random), "");
+  }
+}
+
 /// What every fast kernel of other libraries does on AVX2: vpmaddubsw as it comes, saturating at int16.
 constexpr GemmKernel saturating{"saturating", Isa::reference, takes_all,
                                 pack_panel_gemm<ScalarProduct<6, 4, INT16_MIN, INT16_MAX>>};

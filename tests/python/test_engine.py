@@ -94,7 +94,7 @@ def test_memory(net: qstep.IntegerNetwork, batch: int) -> None:
         torch.Size(shape).numel() for shape in ((16, 27), *((16, 144),) * 6, (32, 144), *((32, 288),) * 5, (32, 16))
     )
     weights += sum(torch.Size(shape).numel() for shape in ((64, 288), *((64, 576),) * 5, (64, 32), (10, 64)))
-    assert memory.codes == 2 * weights
+    assert memory.codes == weights  # of 8 bits
     assert f"{memory.weights:,} bytes of weights" in str(qstep.summary(net))
     with pytest.raises(ValueError, match="3 channels"):
         net.memory((1, 4, 32, 32))

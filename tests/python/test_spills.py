@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import qstep
+from check_spills import disassemble, kernels
 
 CHECK = Path(__file__).resolve().parents[1] / "check_spills.py"
 
@@ -38,16 +39,20 @@ def assemble(folder: Path, loop: str, after: str = "") -> Path:
 
 
 def test_the_library_keeps_accumulators_in_registers():
-    result = check_spills(Path(qstep.__file__).parent / "lib" / "libqstep_engine.so")
+    library = Path(qstep.__file__).parent / "lib" / "libqstep_engine.so"
+    result = check_spills(library)
     assert result.returncode == 0, result.stdout
     assert " 0 micro-kernels" not in result.stdout
+    looked_at = {kernel.function for kernel in kernels(disassemble(str(library)))}
+    for name in ("multiply_madd16", "multiply_windows", "multiply_tile", "make_codes", "make_sums"):
+        assert any(f"{name}<" in function for function in looked_at), name
 
 
 @pytest.mark.parametrize("address", ["0x20(%rsp)", "(%rsp)", "-0x40(%rsp,%rax,8)"])
 def test_a_planted_spill_is_reported(tmp_path: Path, address: str):
     result = check_spills(assemble(tmp_path, f"{MULTIPLICATIONS}vmovdqa %ymm1, {address}\nvmovdqu %ymm2, {address}\n"))
     assert result.returncode == 1
-    assert "multiply: the loop at 0-" in result.stdout
+    assert "multiply: the code at 0-" in result.stdout
     assert "stores 2 vectors" in result.stdout
 
 

@@ -12,7 +12,6 @@
 #include "qstep/engine/network.h"
 #include "qstep/ir/checkpoint.h"
 #include "qstep/ir/weight.h"
-#include "qstep/ir/weight_storage.h"
 #include "qstep/kernels/isa.h"
 
 namespace qstep::bindings {

@@ -10,6 +10,9 @@ namespace {
 // Of the caches of one processor: what was written within so many bytes is found there again.
 constexpr int64_t cached_bytes = 2 * 1024 * 1024;
 
+// Of the operands of one step, for each thread: with fewer, waking a second thread takes what it saves.
+constexpr int64_t bytes_worth_a_thread = 64 * 1024;
+
 /// Whether each image of the output depends on that image of the inputs alone.
 bool is_by_image(const ir::Node& node) {
   if (const auto* concat = std::get_if<ir::Concat>(&node.operation)) return concat->axis != 0;
@@ -19,59 +22,95 @@ bool is_by_image(const ir::Node& node) {
          std::holds_alternative<ir::MaxPool2d>(op) || std::holds_alternative<ir::AvgPool2d>(op);
 }
 
-/// The most images of a slice that go evenly into the batch.
-int64_t slice_images(int64_t batch, int num_threads) {
-  int64_t images = std::min<int64_t>(batch, num_threads);
-  while (batch % images != 0) --images;
-  return images;
-}
+/// A request whose values are all known, for one size of slices after another.
+class Chooser {
+ public:
+  Chooser(const ir::Graph& graph, std::span<const std::unique_ptr<NodeKernel>> kernels, const Request& request,
+          std::span<const size_t> nodes, std::span<const ir::Shape> shapes, int num_threads)
+      : graph_(graph),
+        kernels_(kernels),
+        nodes_(nodes),
+        shapes_(shapes),
+        num_threads_(num_threads),
+        last_reads_(graph.values.size(), 0) {
+    for (size_t k = 0; k < nodes.size(); ++k) {
+      for (const ir::ValueId id : node(k).inputs) last_reads_[static_cast<size_t>(id)] = k;
+    }
+    for (const ir::ValueId id : request.outputs) {
+      last_reads_[static_cast<size_t>(id)] = std::numeric_limits<size_t>::max();
+    }
+    const bool has_images = !request.inputs.empty() && shape(request.inputs[0]).size() == 4;
+    if (has_images) batch_ = shape(request.inputs[0])[0];
+    if (!std::ranges::all_of(request.inputs, [&](ir::ValueId id) { return is_batch(id); })) batch_ = 0;
+  }
+
+  /// Of slices that save the same, the largest: they read weights less often.
+  BatchSlices choose() const {
+    Saving best;
+    for (int64_t images = batch_ / 2; images >= 1; --images) {
+      if (batch_ % images != 0) continue;
+      const Saving saving = with_slices(batch_ / images);
+      if (saving.bytes > best.bytes) best = saving;
+    }
+    return best.slices;
+  }
+
+ private:
+  struct Saving {
+    BatchSlices slices;
+    int64_t bytes = 0;  ///< that are found in cache, less those of weights that are read again
+  };
+
+  const ir::Node& node(size_t k) const { return graph_.nodes[nodes_[k]]; }
+  const ir::Shape& shape(ir::ValueId id) const { return shapes_[static_cast<size_t>(id)]; }
+  bool is_batch(ir::ValueId id) const { return shape(id).size() == 4 && shape(id)[0] == batch_; }
+
+  int64_t bytes(ir::ValueId id) const {
+    const ir::ValueKind kind = graph_.values[static_cast<size_t>(id)].kind;
+    return ir::element_count(shape(id), "run") * static_cast<int64_t>(element_bytes(kind));
+  }
+
+  Saving with_slices(int64_t count) const {
+    const int64_t cached = cached_bytes * num_threads_;
+    Saving best;
+    int64_t saved = 0;
+    int64_t widest = 0;
+    size_t last_read_of_inner = 0;  // of the values before the last one
+    for (size_t k = 0; k + 1 < nodes_.size(); ++k) {
+      const ir::Node& node = this->node(k);
+      const auto& kernel = kernels_[nodes_[k]];
+      if (!is_by_image(node) || !is_batch(node.output)) break;
+      if (!std::ranges::all_of(node.inputs, [&](ir::ValueId id) { return is_batch(id); })) break;
+      int64_t operands = bytes(node.output);
+      for (const ir::ValueId id : node.inputs) operands += bytes(id);
+      widest = std::max(widest, operands / count);
+      if (operands > cached && operands / count <= cached) saved += operands;
+      if (kernel) saved -= (count - 1) * kernel->packed_bytes();
+
+      const bool is_codes = graph_.values[static_cast<size_t>(node.output)].kind == ir::ValueKind::codes;
+      const size_t last_read = last_reads_[static_cast<size_t>(node.output)];
+      const bool is_only_result = last_read_of_inner <= k && last_read > k && last_read < nodes_.size();
+      if (kernel && is_codes && is_only_result && saved > best.bytes) best = {{k + 1, count}, saved};
+      last_read_of_inner = std::max(last_read_of_inner, last_read);
+    }
+    return widest >= num_threads_ * bytes_worth_a_thread ? best : Saving{};
+  }
+
+  const ir::Graph& graph_;
+  std::span<const std::unique_ptr<NodeKernel>> kernels_;
+  std::span<const size_t> nodes_;
+  std::span<const ir::Shape> shapes_;
+  const int64_t num_threads_;
+  int64_t batch_ = 0;
+  std::vector<size_t> last_reads_;  // where in nodes_, by ValueId; beyond them all for what the caller wants
+};
 
 }  // namespace
 
 BatchSlices choose_slices(const ir::Graph& graph, std::span<const std::unique_ptr<NodeKernel>> kernels,
                           const Request& request, std::span<const size_t> nodes, std::span<const ir::Shape> shapes,
                           int num_threads) {
-  const auto shape = [&](ir::ValueId id) -> const ir::Shape& { return shapes[static_cast<size_t>(id)]; };
-  if (request.inputs.empty() || shape(request.inputs[0]).size() != 4) return {};
-  const int64_t batch = shape(request.inputs[0])[0];
-  const auto is_batch = [&](ir::ValueId id) { return shape(id).size() == 4 && shape(id)[0] == batch; };
-  if (batch < 2 || !std::ranges::all_of(request.inputs, is_batch)) return {};
-  const int64_t count = batch / slice_images(batch, num_threads);
-  if (count == 1) return {};
-
-  // Where in `nodes` a value is read for the last time.
-  std::vector<size_t> last_reads(graph.values.size(), 0);
-  for (size_t k = 0; k < nodes.size(); ++k) {
-    for (const ir::ValueId id : graph.nodes[nodes[k]].inputs) last_reads[static_cast<size_t>(id)] = k;
-  }
-  for (const ir::ValueId id : request.outputs) last_reads[static_cast<size_t>(id)] = std::numeric_limits<size_t>::max();
-
-  const auto slice_bytes = [&](ir::ValueId id) {
-    const auto element = static_cast<int64_t>(element_bytes(graph.values[static_cast<size_t>(id)].kind));
-    return ir::element_count(shape(id), "run") * element / count;
-  };
-  BatchSlices best;
-  int64_t most_saved = 0;
-  int64_t saved = 0;              // bytes that a slice finds in cache, less those of weights that it reads again
-  size_t last_read_of_inner = 0;  // of the values before the last one
-  for (size_t k = 0; k + 1 < nodes.size(); ++k) {
-    const ir::Node& node = graph.nodes[nodes[k]];
-    if (!is_by_image(node) || !is_batch(node.output) || !std::ranges::all_of(node.inputs, is_batch)) break;
-    int64_t bytes = slice_bytes(node.output);
-    for (const ir::ValueId id : node.inputs) bytes += slice_bytes(id);
-    if (bytes <= cached_bytes && bytes * count > cached_bytes) saved += bytes;
-    if (kernels[nodes[k]]) saved -= kernels[nodes[k]]->packed_bytes();
-    const bool is_own_buffer =
-        kernels[nodes[k]] != nullptr && graph.values[static_cast<size_t>(node.output)].kind == ir::ValueKind::codes;
-    const size_t last_read = last_reads[static_cast<size_t>(node.output)];
-    const bool is_only_result = last_read_of_inner <= k && last_read > k && last_read < nodes.size();
-    if (is_own_buffer && is_only_result && saved > most_saved) {
-      most_saved = saved;
-      best = {k + 1, count};
-    }
-    last_read_of_inner = std::max(last_read_of_inner, last_read);
-  }
-  return best;
+  return Chooser(graph, kernels, request, nodes, shapes, num_threads).choose();
 }
 
 }  // namespace qstep::engine

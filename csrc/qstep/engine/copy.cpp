@@ -8,7 +8,7 @@ namespace qstep::engine {
 
 Runs::Runs(Walk walk) : walk_(std::move(walk)) {
   for (size_t i = 0; i + 1 < walk_.sizes.size(); ++i) outer_ *= walk_.sizes[i];
-  pieces_ = (walk_.sizes.back() + run_piece - 1) / run_piece;
+  pieces_ = kernels::ceil_divide(walk_.sizes.back(), run_piece);
 }
 
 int64_t Runs::locate(int64_t item, Offsets& offsets) const {

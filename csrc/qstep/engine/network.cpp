@@ -239,6 +239,7 @@ IntegerNetwork::IntegerNetwork(ir::Graph graph, const Options& options) : state_
     auto& codes = state_->codes.emplace_back();
     if (ir::Weight* weight = ir::weight_of(node)) {
       codes = ir::store_codes(*weight);
+      codes.shrink_to_fit();
       weight->codes = {};
     }
   }

@@ -65,9 +65,9 @@ class IntegerNetwork {
   IntegerNetwork(IntegerNetwork&&) noexcept;
   IntegerNetwork& operator=(IntegerNetwork&&) noexcept;
 
-  /// The graph, put together anew by each call.
+  /// The graph, put together anew by each call: keep it while anything refers to it.
   ir::Graph graph() const;
-  /// The same without the codes of its weights (ir::Weight::codes is empty).
+  /// The same without the codes of its weights (ir::Weight::codes is empty): for names, shapes, grids.
   const ir::Graph& structure() const;
   std::string_view isa() const;
   int num_threads() const;

@@ -179,11 +179,12 @@ class PlanMaker {
   // Copies a value that the caller wants, as soon as it is there, unless it was made in the caller's memory.
   void deliver(ValueId id, size_t node) {
     node_ = node;
-    const auto found = std::find(request_.outputs.begin(), request_.outputs.end(), id);
-    if (found == request_.outputs.end()) return;
+    if (!is_wanted(id)) return;
     const View target = external_output(id);
     if (view(id).buffer != target.buffer) add_copy(view(id), target, bytes_of(id));
   }
+
+  bool is_wanted(ValueId id) const { return std::ranges::find(request_.outputs, id) != request_.outputs.end(); }
 
   View external_output(ValueId id) const {
     const auto position = std::find(request_.outputs.begin(), request_.outputs.end(), id) - request_.outputs.begin();
@@ -261,10 +262,13 @@ class PlanMaker {
     return false;
   }
 
-  // Floats are made where the caller wants them, everything else in the arena.
+  // What the caller wants as floats is made there, everything else in the arena.
   View own_output(const Node& node, const NodeKernel& kernel) {
     if (is_slice_result(node.output)) return *slice_output_;
-    if (graph_.values[index(node.output)].kind == ir::ValueKind::real) return external_output(node.output);
+    if (graph_.values[index(node.output)].kind == ir::ValueKind::real) {
+      if (is_wanted(node.output)) return external_output(node.output);
+      return new_dense(shape(node.output), Order::row_major, bytes_of(node.output));
+    }
     return new_dense(shape(node.output), kernel.order(shape(node.output).size()), bytes_of(node.output));
   }
 

@@ -23,17 +23,18 @@ const char* encoding_name(const WeightEncoding& encoding) {
 
 std::string to_text(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
+// Called in every run, which may not allocate: the text of a shape is made for an error only.
 int64_t element_count(const Shape& shape, std::string_view what) {
   require(shape.size() <= max_rank, "{}: a shape has at most {} dimensions, got {}", what, max_rank, shape.size());
   bool empty = false;
   for (const int64_t size : shape) {
-    require(size >= 0, "{}: sizes must be >= 0, got {}", what, to_text(shape));
+    if (size < 0) fail("{}: sizes must be >= 0, got {}", what, to_text(shape));
     empty = empty || size == 0;
   }
   if (empty) return 0;
   int64_t count = 1;
   for (const int64_t size : shape) {
-    require(size <= max_elements / count, "{}: at most 2^40 elements, got shape {}", what, to_text(shape));
+    if (size > max_elements / count) fail("{}: at most 2^40 elements, got shape {}", what, to_text(shape));
     count *= size;
   }
   return count;

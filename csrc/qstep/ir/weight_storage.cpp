@@ -92,7 +92,7 @@ bool has_signed_codes(const Weight& weight) {
 std::vector<uint8_t> store_codes(const Weight& weight) {
   if (has_variable_length(weight)) return store_variable_length(weight);
   const int32_t width = stored_width(weight);
-  BitWriter stream;
+  BitWriter stream(packed_size(static_cast<int64_t>(weight.codes.size()), width));
   if (std::holds_alternative<PowerOfTwoEncoding>(weight.encoding)) {
     for (const int16_t level : weight.codes) {
       stream.put(static_cast<uint32_t>(power_of_two_code(level, weight.bit_width)), width);

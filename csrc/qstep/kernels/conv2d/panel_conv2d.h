@@ -17,8 +17,9 @@ inline int64_t row_codes(const Conv2dProblem& problem) {
   return problem.window.kernel[1] * (problem.in_channels / problem.groups);
 }
 
-/// Zero weights after each row of the window that let bands be read instead of copied windows; nothing where they would
-/// make the product a lot deeper, or where a window has one row of one tap, which is cheap to copy.
+/// Zero weights after each row of the window, 0 where rows are whole runs already, that let bands be read instead of copied
+/// windows; nothing where they would make the product a lot deeper, or where a window has one row of one tap, which is
+/// cheap to copy.
 template <class Arithmetic>
 std::optional<int64_t> padding_of_rows(const Conv2dProblem& problem) {
   const core::Window& window = problem.window;

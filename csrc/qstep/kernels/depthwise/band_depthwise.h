@@ -54,7 +54,7 @@ struct BandGeometry {
   BandGeometry(const core::Window& window, int group_rows)
       : window(window),
         group_rows(group_rows),
-        groups((window.kernel[0] + group_rows - 1) / group_rows),
+        groups(static_cast<int>(ceil_divide(window.kernel[0], group_rows))),
         rows(window.dilation[0] == 1 ? (groups * group_rows - window.kernel[0]) / window.stride[0] + 1 : 1) {}
 
   /// The window's row that input row `input` of the band is to output row `output`; none where outside the kernel.
@@ -117,7 +117,7 @@ inline std::vector<ChannelBlock> channel_blocks(int64_t channels, std::span<cons
   std::vector<ChannelBlock> blocks;
   const auto fitting = std::ranges::find_if(widths, [&](int w) { return w <= channels; });
   if (fitting == widths.end()) {
-    blocks.push_back({0, widths.back(), 0, static_cast<int>((channels + tile_columns - 1) / tile_columns), {}});
+    blocks.push_back({0, widths.back(), 0, static_cast<int>(ceil_divide(channels, tile_columns)), {}});
     return blocks;
   }
   const int widest = *fitting;
@@ -200,7 +200,7 @@ class BandDepthwise final : public PackedConv2d {
   static constexpr int64_t max_chunk_columns = 8 * column_step;
   static constexpr int64_t staged_limit = 16 * 1024;  // bytes, of a first-level cache of 32 KiB
 
-  int64_t bands(const ImageLayout& output) const { return (output.height + geometry_.rows - 1) / geometry_.rows; }
+  int64_t bands(const ImageLayout& output) const { return ceil_divide(output.height, geometry_.rows); }
   bool copies_pixels() const { return channels_ < narrowest; }
 
   int64_t column_codes(int width) const { return int64_t{geometry_.groups} * group_rows * width; }

@@ -44,8 +44,8 @@ struct WeightLayout {
   int depth_step;
   int lanes;  // divides columns * depth_step
 
-  int64_t panels() const { return (out_channels + columns - 1) / columns; }
-  int64_t steps() const { return (in_channels + depth_step - 1) / depth_step; }
+  int64_t panels() const { return ceil_divide(out_channels, columns); }
+  int64_t steps() const { return ceil_divide(in_channels, depth_step); }
   int64_t position_size() const { return steps() * columns * depth_step; }
   int64_t kernels_size() const { return position_size() * kernel_taps; }
 };
@@ -105,7 +105,7 @@ void with_constant_rows(int rows, Body body) {
 /// body(first, rows), with a constant number of rows, of tiles of about the same size.
 template <int max_rows, class Body>
 void for_each_tile(int count, Body body) {
-  const int tiles = (count + max_rows - 1) / max_rows;
+  const auto tiles = static_cast<int>(ceil_divide(count, max_rows));
   for (int t = 0; t < tiles; ++t) {
     const int first = count * t / tiles;
     with_constant_rows<max_rows>(count * (t + 1) / tiles - first, [&](auto rows) { body(first, rows); });
