@@ -210,6 +210,14 @@ std::string difference(const GemmKernel& kernel, const SeveralSums& layer, int p
   return difference_of(kernel.name, pack, layer, parts, random);
 }
 
+core::Window random_window(int32_t rows, int32_t columns, std::mt19937& random) {
+  const auto below = [&](int32_t n) { return static_cast<int32_t>(random() % static_cast<unsigned>(n)); };
+  return {{1 + below(rows), 1 + below(columns)},
+          {1 + below(3), 1 + below(3)},
+          {below(3), below(3), below(3), below(3)},
+          {1 + below(2), 1 + below(2)}};
+}
+
 LayerCase::LayerCase(const oracle::Convolution& s, Widths widths, Pattern pattern, std::mt19937& random)
     : shape(s), quant_max((1 << widths.activation) - 1) {
   zero_code = std::uniform_int_distribution<int32_t>(0, quant_max)(random);

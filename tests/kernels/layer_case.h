@@ -18,6 +18,15 @@ enum class Pattern { random, all_positive, all_negative, alternating, pairs };
 inline constexpr Pattern all_patterns[] = {Pattern::random, Pattern::all_positive, Pattern::all_negative,
                                            Pattern::alternating, Pattern::pairs};
 
+/// A matrix product as a convolution.
+inline oracle::Convolution product(int64_t rows, int64_t columns, int64_t depth) {
+  return {
+      .batch = rows, .in_channels = depth, .height = 1, .width = 1, .out_channels = columns, .groups = 1, .window = {}};
+}
+
+/// A kernel of up to so many rows and columns, strides up to 3, padding up to 2 on each side, dilation up to 2.
+core::Window random_window(int32_t rows, int32_t columns, std::mt19937& random);
+
 struct Widths {
   int activation = 8;
   int weight = 8;

@@ -139,10 +139,7 @@ TEST(Conv2d, RandomGeometries) {
     const bool depthwise = below(3) == 0;
     const int64_t in = depthwise ? 1 + below(70) : groups * (1 + below(20));
     const int64_t out = depthwise ? in : groups * (1 + below(24));
-    const Window window{{1 + below(4), 1 + below(4)},
-                        {1 + below(3), 1 + below(3)},
-                        {below(3), below(3), below(3), below(3)},
-                        {1 + below(2), 1 + below(2)}};
+    const Window window = random_window(4, 4, random);
     LayerCase layer({1 + below(2), in, 1 + below(9), 1 + below(9), out, depthwise ? in : groups, window},
                     {2 + below(7), 2 + below(7)}, all_patterns[below(5)], random);
     layer.sliced = below(2) == 0;

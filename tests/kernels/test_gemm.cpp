@@ -14,11 +14,6 @@
 namespace qstep::kernels::test {
 namespace {
 
-oracle::Convolution product(int64_t rows, int64_t columns, int64_t depth) {
-  return {
-      .batch = rows, .in_channels = depth, .height = 1, .width = 1, .out_channels = columns, .groups = 1, .window = {}};
-}
-
 /// Every kernel of the table that this CPU runs and that takes the problem; returns their names.
 std::set<std::string_view> expect_exact(const LayerCase& layer, int parts, std::mt19937& random) {
   std::set<std::string_view> used;

@@ -24,11 +24,6 @@ bool takes_all(const Problem&) {
   return true;
 }
 
-oracle::Convolution product(int64_t rows, int64_t columns, int64_t depth) {
-  return {
-      .batch = rows, .in_channels = depth, .height = 1, .width = 1, .out_channels = columns, .groups = 1, .window = {}};
-}
-
 // --- matrix products, and convolutions as such -----------------------------------------------------------------------
 
 /// Sums of two neighbouring products are limited to [low, high].
@@ -108,10 +103,7 @@ TEST(OddTiles, Convolutions) {
   const auto below = [&](int n) { return static_cast<int32_t>(random() % static_cast<unsigned>(n)); };
   for (int trial = 0; trial < 250; ++trial) {
     const int groups = 1 + below(3);
-    const Window window{{1 + below(4), 1 + below(4)},
-                        {1 + below(3), 1 + below(3)},
-                        {below(3), below(3), below(3), below(3)},
-                        {1 + below(2), 1 + below(2)}};
+    const Window window = random_window(4, 4, random);
     LayerCase layer(
         {1 + below(2), groups * (1 + below(14)), 1 + below(9), 1 + below(9), groups * (1 + below(24)), groups, window},
         {8, 8}, Pattern::random, random);
@@ -341,10 +333,7 @@ TEST(OddTiles, Depthwise) {
   const auto below = [&](int n) { return static_cast<int32_t>(random() % static_cast<unsigned>(n)); };
   for (int trial = 0; trial < 150; ++trial) {
     const int64_t channels = 1 + below(130);
-    const Window window{{1 + below(5), 1 + below(4)},
-                        {1 + below(3), 1 + below(3)},
-                        {below(3), below(3), below(3), below(3)},
-                        {1 + below(2), 1 + below(2)}};
+    const Window window = random_window(5, 4, random);
     LayerCase layer({1 + below(2), channels, 1 + below(9), 1 + below(9), channels, channels, window}, {8, 8},
                     all_patterns[below(5)], random);
     layer.sliced = below(2) == 0;

@@ -28,14 +28,15 @@ def check_spills(library: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def assemble(folder: Path, loop: str, after: str = "") -> Path:
+def assemble(folder: Path, body: str, function: str = "multiply") -> Path:
     source = folder / "kernel.s"
-    source.write_text(
-        f".globl multiply\n.type multiply, @function\nmultiply:\nagain:\n{loop}dec %rdi\njne again\n{after}ret\n",
-        encoding="utf-8",
-    )
+    source.write_text(f".globl {function}\n.type {function}, @function\n{function}:\n{body}ret\n", encoding="utf-8")
     subprocess.run(["as", "-o", folder / "kernel.o", source], check=True)
     return folder / "kernel.o"
+
+
+def assemble_loop(folder: Path, loop: str, after: str = "") -> Path:
+    return assemble(folder, f"again:\n{loop}dec %rdi\njne again\n{after}")
 
 
 def test_the_library_keeps_accumulators_in_registers():
@@ -50,7 +51,9 @@ def test_the_library_keeps_accumulators_in_registers():
 
 @pytest.mark.parametrize("address", ["0x20(%rsp)", "(%rsp)", "-0x40(%rsp,%rax,8)"])
 def test_a_planted_spill_is_reported(tmp_path: Path, address: str):
-    result = check_spills(assemble(tmp_path, f"{MULTIPLICATIONS}vmovdqa %ymm1, {address}\nvmovdqu %ymm2, {address}\n"))
+    result = check_spills(
+        assemble_loop(tmp_path, f"{MULTIPLICATIONS}vmovdqa %ymm1, {address}\nvmovdqu %ymm2, {address}\n")
+    )
     assert result.returncode == 1
     assert "multiply: the code at 0-" in result.stdout
     assert "stores 2 vectors" in result.stdout
@@ -58,14 +61,11 @@ def test_a_planted_spill_is_reported(tmp_path: Path, address: str):
 
 def test_stores_elsewhere_are_none(tmp_path: Path):
     store = "vmovdqa %ymm1, (%rsp)\nvmovdqa %ymm2, (%rsp)\n"
-    assert check_spills(assemble(tmp_path, MULTIPLICATIONS, after=store)).returncode == 0
-    assert check_spills(assemble(tmp_path, MULTIPLICATIONS + store.replace("%rsp", "%rsi"))).returncode == 0
+    assert check_spills(assemble_loop(tmp_path, MULTIPLICATIONS, after=store)).returncode == 0
+    assert check_spills(assemble_loop(tmp_path, MULTIPLICATIONS + store.replace("%rsp", "%rsi"))).returncode == 0
 
 
 @pytest.mark.parametrize(("stores", "status"), [(3, 0), (4, 1)])
 def test_all_of_an_unrolled_kernel_counts(tmp_path: Path, stores: int, status: int):
-    source = tmp_path / "kernel.s"
     body = MULTIPLICATIONS + "vmovdqa %ymm1, (%rsp)\n" * stores
-    source.write_text(f".globl make_codes\n.type make_codes, @function\nmake_codes:\n{body}ret\n", encoding="utf-8")
-    subprocess.run(["as", "-o", tmp_path / "kernel.o", source], check=True)
-    assert check_spills(tmp_path / "kernel.o").returncode == status
+    assert check_spills(assemble(tmp_path, body, "make_codes")).returncode == status

@@ -10,7 +10,7 @@ namespace {
 // Of the caches of one processor: what was written within so many bytes is found there again.
 constexpr int64_t cached_bytes = 2 * 1024 * 1024;
 
-// Of the operands of one step, for each thread: with fewer, waking a second thread takes what it saves.
+// Of the operands of a slice's widest step, for each thread: with fewer, waking a second thread takes what it saves.
 constexpr int64_t bytes_worth_a_thread = 64 * 1024;
 
 /// Whether each image of the output depends on that image of the inputs alone.
@@ -90,10 +90,13 @@ class Chooser {
       const bool is_codes = graph_.values[static_cast<size_t>(node.output)].kind == ir::ValueKind::codes;
       const size_t last_read = last_reads_[static_cast<size_t>(node.output)];
       const bool is_only_result = last_read_of_inner <= k && last_read > k && last_read < nodes_.size();
-      if (kernel && is_codes && is_only_result && saved > best.bytes) best = {{k + 1, count}, saved};
+      const bool is_worth_threads = widest >= num_threads_ * bytes_worth_a_thread;
+      if (kernel && is_codes && is_only_result && is_worth_threads && saved > best.bytes) {
+        best = {{k + 1, count}, saved};
+      }
       last_read_of_inner = std::max(last_read_of_inner, last_read);
     }
-    return widest >= num_threads_ * bytes_worth_a_thread ? best : Saving{};
+    return best;
   }
 
   const ir::Graph& graph_;

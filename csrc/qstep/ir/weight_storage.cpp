@@ -92,20 +92,21 @@ bool has_signed_codes(const Weight& weight) {
 std::vector<uint8_t> store_codes(const Weight& weight) {
   if (has_variable_length(weight)) return store_variable_length(weight);
   const int32_t width = stored_width(weight);
+  const auto* book = std::get_if<CodeBookEncoding>(&weight.encoding);
+  const bool is_powers_of_two = std::holds_alternative<PowerOfTwoEncoding>(weight.encoding);
+  if (book == nullptr && !is_powers_of_two) return pack_bits(weight.codes, width);
   BitWriter stream(packed_size(static_cast<int64_t>(weight.codes.size()), width));
-  if (std::holds_alternative<PowerOfTwoEncoding>(weight.encoding)) {
+  if (is_powers_of_two) {
     for (const int16_t level : weight.codes) {
       stream.put(static_cast<uint32_t>(power_of_two_code(level, weight.bit_width)), width);
     }
-  } else if (const auto* book = std::get_if<CodeBookEncoding>(&weight.encoding)) {
+  } else {
     const Tables tables(weight, *book);
     for (size_t i = 0; i < weight.codes.size(); ++i) {
       const auto table = tables.of(i);
       const auto entry = std::lower_bound(table.begin(), table.end(), weight.codes[i]);
       stream.put(static_cast<uint32_t>(entry - table.begin()), width);
     }
-  } else {
-    return pack_bits(weight.codes, width);
   }
   return stream.finish();
 }
