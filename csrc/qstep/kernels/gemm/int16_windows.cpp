@@ -157,28 +157,6 @@ std::vector<int32_t> cut_windows(std::span<const Weight> panel, int32_t quant_ma
 template std::vector<int32_t> cut_windows(std::span<const int8_t>, int32_t);
 template std::vector<int32_t> cut_windows(std::span<const int16_t>, int32_t);
 
-int longest_constant_window(std::span<const int8_t> panel, int32_t quant_max, int unit, int limit) {
-  const LaneSums largest = LaneSums::largest(quant_max);
-  const auto fits = [&](int64_t first, int64_t end) {
-    for (int lane = 0; lane < lanes; ++lane) {
-      LaneSums sums;
-      for (int64_t s = first; s < end; ++s) add_pair(sums, panel.data() + s * step_weights + 2 * lane);
-      if (!sums.fits(largest)) return false;
-    }
-    return true;
-  };
-  int window = limit;
-  for (int64_t first = 0; window > 0 && first < step_count(panel);) {
-    if (fits(first, std::min(first + window * unit, step_count(panel)))) {
-      first += window * unit;
-    } else {
-      --window;
-      first = 0;
-    }
-  }
-  return window;
-}
-
 Int16Windows plan_int16_windows(std::span<int8_t> panel, int32_t quant_max, int longest_window) {
   Int16Windows best = with_windows_in_memory(panel, quant_max);
   if (best.cost <= constant_windows.back().cost_of_step * static_cast<double>(step_count(panel))) return best;

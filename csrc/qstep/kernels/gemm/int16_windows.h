@@ -52,9 +52,6 @@ struct Int16Windows {
   double cost = 0;                    ///< time of a tile, in those of one step of vpmaddwd on int16
 };
 
-/// The largest n of at most `limit` for which windows of n * unit steps, from each multiple on, fit; 0 where none does.
-int longest_constant_window(std::span<const int8_t> panel, int32_t quant_max, int unit, int limit);
-
 inline constexpr int any_window = 8;  ///< as long as windows of constant length can be
 
 /// The fastest of all ways to sum a panel, judged by measured costs, with windows of constant length of up to

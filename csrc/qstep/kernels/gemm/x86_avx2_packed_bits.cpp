@@ -1,7 +1,7 @@
 #include "qstep/kernels/gemm/x86_avx2_packed_bits.h"
 
 #include <algorithm>
-#include <cstring>
+#include <numeric>
 
 #include "qstep/core/error.h"
 #include "qstep/kernels/gemm/pack_panels.h"
@@ -12,10 +12,28 @@
 namespace qstep::kernels::avx2 {
 namespace {
 
-// Longer ones gain nothing. Two groups always fit: 255 * 2 * (2 * 2 * 15) < 2^15, and so for two bits.
-constexpr int longest_window = 16;
+constexpr int32_t centre = 128;  // of the codes
+constexpr int quads = CentredBytes::depth_step / step_depth;
+
+/// centre * (sum of each column's weights), modulo 2^32; [panels][tile_columns].
+AlignedVector<int32_t> centre_sums(const GemmProblem& problem, int64_t groups) {
+  const int64_t group_columns = problem.columns / groups;
+  const int64_t padded_columns = ceil_divide(group_columns, tile_columns) * tile_columns;
+  AlignedVector<int32_t> sums(static_cast<size_t>(groups * padded_columns), 0);
+  for (int64_t n = 0; n < problem.columns; ++n) {
+    const auto weights =
+        problem.weights.subspan(static_cast<size_t>(n * problem.depth), static_cast<size_t>(problem.depth));
+    sums[static_cast<size_t>(n / group_columns * padded_columns + n % group_columns)] =
+        static_cast<int32_t>(centre * std::accumulate(weights.begin(), weights.end(), int64_t{0}));
+  }
+  return sums;
+}
 
 }  // namespace
+
+void CentredCodes::stage(const uint8_t* input, int64_t count, int8_t* output) {
+  for (int64_t i = 0; i < count; ++i) output[i] = static_cast<int8_t>(input[i] - centre);
+}
 
 template <int bits>
 bool PackedBits16<bits>::supports(const GemmProblem& problem) {
@@ -29,7 +47,9 @@ bool PackedBits16<bits>::supports(const GemmProblem& problem) {
 
 template <int bits>
 PackedBits16<bits>::PackedBits16(const GemmProblem& problem, int64_t groups)
-    : offset_(std::ranges::min(problem.weights)), groups_(ceil_divide(problem.depth, depth_step)) {
+    : offset_(std::ranges::min(problem.weights)),
+      groups_(ceil_divide(problem.depth, depth_step)),
+      sums_(centre_sums(problem, groups)) {
   require(supports(problem), "gemm: these weights do not fit {} bits", bits);
   std::vector<int16_t> from_zero(problem.weights.begin(), problem.weights.end());
   for (int16_t& w : from_zero) w = static_cast<int16_t>(w - offset_);
@@ -44,33 +64,38 @@ PackedBits16<bits>::PackedBits16(const GemmProblem& problem, int64_t groups)
     weights_[step / group_steps * step_weights + i % step_weights] |=
         static_cast<uint8_t>(expanded[i] << step % group_steps * bits);
   }
-  const auto panel_size = static_cast<size_t>(groups_) * group_steps * step_weights;
-  for (size_t start = 0; start < expanded.size(); start += panel_size) {
-    windows_.push_back(
-        longest_constant_window({expanded.data() + start, panel_size}, problem.quant_max, group_steps, longest_window));
-  }
 }
 
-template <int bits>
-void PackedBits16<bits>::stage(const uint8_t* input, int64_t count, uint8_t* output) {
-  std::memcpy(output, input, static_cast<size_t>(count));
+bool CentredBytes::supports(const GemmProblem& problem) {
+  constexpr double cost = 0.6;  // in that of Madd16, as that of Maddubs16
+  constexpr size_t weights_per_cut = 256;
+  return fit<int8_t>(problem.weights) &&
+         static_cast<size_t>(std::ranges::count(problem.weights, INT8_MIN)) <=
+             problem.weights.size() / weights_per_cut &&
+         Maddubs16::relative_cost(problem) > cost;
 }
 
-bool PackedBytes::supports(const GemmProblem& problem) {
-  constexpr double cost = 0.65;  // in that of Madd16, as that of Maddubs16
-  return fit<int8_t>(problem.weights) && Maddubs16::relative_cost(problem) > cost;
-}
-
-PackedBytes::PackedBytes(const GemmProblem& problem, int64_t groups) : steps_(ceil_divide(problem.depth, depth_step)) {
+CentredBytes::CentredBytes(const GemmProblem& problem, int64_t groups)
+    : steps_(ceil_divide(problem.depth, depth_step)), sums_(centre_sums(problem, groups)) {
   require(fit<int8_t>(problem.weights), "gemm: weights must be in [-128, 127]");
-  AlignedVector<int8_t> weights;  // [panels * steps * pairs][tile_columns][2]
-  pack_panels<2>(problem, groups, steps_ * pairs, weights);
-  constexpr size_t half = size_t{2} * half_columns;
-  for (size_t start = 0; start < weights.size(); start += 2 * half) {
-    for (size_t i = start; i < start + half; ++i) {
-      lanes_.push_back(static_cast<int16_t>(256 * weights[i + half] + weights[i] + 128));
+  pack_panels<step_depth>(problem, groups, steps_ * quads, weights_);
+  const size_t panel_size = static_cast<size_t>(steps_) * quads * step_weights;
+  for (size_t start = 0; start < weights_.size(); start += panel_size) {
+    std::vector<CutWeight>& cuts = cuts_.emplace_back();
+    for (size_t i = 0; i < panel_size; ++i) {
+      int8_t& weight = weights_[start + i];
+      if (weight != INT8_MIN) continue;
+      ++weight;
+      cuts.push_back({static_cast<int32_t>(i / step_weights * step_depth + i % step_depth),
+                      static_cast<int32_t>(i / step_depth % tile_columns)});
     }
   }
+}
+
+size_t CentredBytes::cut_weights() const {
+  size_t count = 0;
+  for (const auto& cuts : cuts_) count += cuts.size();
+  return count;
 }
 
 }  // namespace qstep::kernels::avx2
@@ -89,14 +114,15 @@ int32_t sum_lanes(__m256i x) {
 
 /// The sum of a row's codes, `step_codes` at each of `count` places.
 template <int step_codes>
-int32_t sum_codes(const uint8_t* row, const int32_t* steps, int64_t count) {
+int32_t sum_codes(const int8_t* row, const int32_t* steps, int64_t count) {
   const __m256i zero = _mm256_setzero_si256();
-  __m256i sums = zero;
+  const __m256i centres = _mm256_set1_epi8(static_cast<char>(centre));
+  __m256i from_zero = zero;
   int64_t s = 0;
   for (constexpr int run = vector_bytes / step_codes; s + run <= count; s += run) {
-    sums = _mm256_add_epi64(sums, _mm256_sad_epu8(load(row + steps[s]), zero));
+    from_zero = _mm256_add_epi64(from_zero, _mm256_sad_epu8(_mm256_xor_si256(load(row + steps[s]), centres), zero));
   }
-  int32_t sum = sum_lanes(sums);  // in every second one: below 2^31
+  int32_t sum = sum_lanes(from_zero) - centre * static_cast<int32_t>(s * step_codes);
   for (; s < count; ++s) {
     for (int i = 0; i < step_codes; ++i) sum += row[steps[s] + i];
   }
@@ -109,62 +135,74 @@ QSTEP_INLINE inline __m256i weights_of_step(__m256i group) {
   return _mm256_and_si256(_mm256_srli_epi16(group, step * bits), _mm256_set1_epi8((1 << bits) - 1));
 }
 
-template <int bits, int rows>
-void multiply_packed_bits(const TileInput<uint8_t>& input, const uint8_t* panel, int64_t groups, int64_t window,
-                          int32_t offset, const int32_t* bias, int32_t* tile) {
+template <int bits, int rows, int panels>
+void multiply_packed_bits(const TileInput<int8_t>& input, const uint8_t* panel, int64_t groups, int32_t offset,
+                          const int32_t* sums, const int32_t* bias, int32_t* tile) {
+  using Packed = PackedBits16<bits>;
+  constexpr int halves = 2 * panels;
+  const int64_t panel_size = groups * step_weights;
   const __m256i ones = _mm256_set1_epi16(1);
-  const int32_t* step = input.steps;
-  const uint8_t* row[rows];
+  const int8_t* row[rows];
+  __m256i sum[rows][halves];
   unroll<rows>([&](auto r) QSTEP_INLINE {
     row[r] = input.row[r];
-    const int32_t codes = sum_codes<PackedBits16<bits>::depth_step>(row[r], step, groups);
-    const auto offsets = static_cast<int32_t>(static_cast<uint32_t>(offset) * static_cast<uint32_t>(codes));
-    store(tile + r * tile_columns, _mm256_add_epi32(load(bias), _mm256_set1_epi32(offsets)));
-    store(tile + r * tile_columns + half_columns,
-          _mm256_add_epi32(load(bias + half_columns), _mm256_set1_epi32(offsets)));
-  });
-  for (int64_t rest = groups; rest > 0; rest -= window) {
-    __m256i left[rows];
-    __m256i right[rows];
-    unroll<rows>([&](auto r) QSTEP_INLINE { left[r] = right[r] = _mm256_setzero_si256(); });
-    const auto add_step = [&](auto s) QSTEP_INLINE {
-      const __m256i left_weights = weights_of_step<bits, s>(load(panel));
-      const __m256i right_weights = weights_of_step<bits, s>(load(panel + half_weights));
-      unroll<rows>([&](auto r) QSTEP_INLINE {
-        const __m256i codes = broadcast_4_bytes(row[r] + *step + s * step_depth);
-        add_int16(left[r], _mm256_maddubs_epi16(codes, left_weights));
-        add_int16(right[r], _mm256_maddubs_epi16(codes, right_weights));
-      });
-    };
-    for (int64_t g = std::min(rest, window); g > 0; --g) {
-      prefetch_weights(panel);
-      add_step(std::integral_constant<int, 0>{});
-      add_step(std::integral_constant<int, 1>{});
-      if constexpr (bits == 2) {
-        add_step(std::integral_constant<int, 2>{});
-        add_step(std::integral_constant<int, 3>{});
-      }
-      ++step;
-      panel += step_weights;
-    }
-    unroll<rows>([&](auto r) QSTEP_INLINE {
-      int32_t* left_half = tile + r * tile_columns;
-      int32_t* right_half = left_half + half_columns;
-      store(left_half, _mm256_add_epi32(load(left_half), _mm256_madd_epi16(left[r], ones)));
-      store(right_half, _mm256_add_epi32(load(right_half), _mm256_madd_epi16(right[r], ones)));
+    const int32_t codes = sum_codes<Packed::depth_step>(row[r], input.steps, groups);
+    const __m256i of_row = _mm256_set1_epi32(static_cast<int32_t>(int64_t{offset} * codes));
+    unroll<halves>([&](auto h) QSTEP_INLINE {
+      constexpr int column = h * half_columns;
+      sum[r][h] = _mm256_add_epi32(_mm256_add_epi32(load(bias + column), load(sums + column)), of_row);
     });
+  });
+  const auto add_groups = [&](int32_t first_code, auto count) QSTEP_INLINE {
+    __m256i narrow[rows][halves];
+    unroll<count>([&](auto group) QSTEP_INLINE {
+      unroll<panels>([&](auto p) QSTEP_INLINE { prefetch_weights(panel + p * panel_size); });
+      unroll<Packed::group_steps>([&](auto s) QSTEP_INLINE {
+        constexpr int step = group * Packed::group_steps + s;
+        __m256i codes[rows];
+        unroll<rows>([&](auto r)
+                         QSTEP_INLINE { codes[r] = broadcast_4_bytes(row[r] + first_code + step * step_depth); });
+        unroll<halves>([&](auto h) QSTEP_INLINE {
+          const __m256i weights = weights_of_step<bits, s>(load(panel + h / 2 * panel_size + h % 2 * half_weights));
+          unroll<rows>([&](auto r) QSTEP_INLINE {
+            const __m256i products = _mm256_maddubs_epi16(weights, codes[r]);
+            if constexpr (step == 0) {
+              narrow[r][h] = products;
+            } else {
+              add_int16(narrow[r][h], products);
+            }
+          });
+        });
+      });
+      panel += step_weights;
+    });
+    unroll<rows>([&](auto r) QSTEP_INLINE {
+      unroll<halves>([&](auto h) QSTEP_INLINE { add_int32(sum[r][h], _mm256_madd_epi16(narrow[r][h], ones)); });
+    });
+  };
+  int64_t g = 0;
+  for (; g + Packed::window <= groups; g += Packed::window) {
+    add_groups(input.steps[g], std::integral_constant<int, Packed::window>{});
   }
+  for (; g < groups; ++g) add_groups(input.steps[g], std::integral_constant<int, 1>{});
+  unroll<rows>([&](auto r) QSTEP_INLINE {
+    unroll<halves>([&](auto h) QSTEP_INLINE {
+      store(tile + (h / 2 * Packed::tile_rows + r) * tile_columns + h % 2 * half_columns, sum[r][h]);
+    });
+  });
 }
 
 }  // namespace
 
 template <int bits>
-void PackedBits16<bits>::multiply(int64_t panel, int, const TileInput<uint8_t>& input, const int32_t* bias,
+void PackedBits16<bits>::multiply(int64_t panel, int panels, const TileInput<int8_t>& input, const int32_t* bias,
                                   int32_t* tile) const {
   const uint8_t* weights = weights_.data() + panel * groups_ * step_weights;
-  const int64_t window = windows_[static_cast<size_t>(panel)];
+  const int32_t* sums = sums_.data() + panel * tile_columns;
   with_constant<tile_rows>(input.rows, [&](auto r) QSTEP_INLINE {
-    multiply_packed_bits<bits, r>(input, weights, groups_, window, offset_, bias, tile);
+    with_constant<tile_panels(r)>(panels, [&](auto p) QSTEP_INLINE {
+      multiply_packed_bits<bits, r, p>(input, weights, groups_, offset_, sums, bias, tile);
+    });
   });
 }
 
@@ -173,65 +211,68 @@ template class PackedBits16<4>;
 
 namespace {
 
-template <int rows, int panels, int pairs>
-void multiply_packed_bytes(const TileInput<int16_t>& input, const int16_t* panel, int64_t steps, const int32_t* bias,
-                           int32_t* tile) {
-  constexpr int vectors = rows * panels;
-  constexpr int lanes_of_step = pairs * 2 * half_columns;
+template <int rows, int panels>
+void multiply_centred_bytes(const TileInput<int8_t>& input, const int8_t* panel, int64_t steps, const int32_t* sums,
+                            const int32_t* bias, int32_t* tile) {
+  const int64_t panel_size = steps * quads * step_weights;
   const __m256i ones = _mm256_set1_epi16(1);
-  const int16_t* row[rows];
-  __m256i codes[rows];
-  __m256i both[vectors];
-  __m256i right[vectors];
+  const int8_t* row[rows];
+  __m256i sum[rows][panels][2];
   unroll<rows>([&](auto r) QSTEP_INLINE {
     row[r] = input.row[r];
-    codes[r] = _mm256_setzero_si256();
+    unroll<panels>([&](auto p) QSTEP_INLINE {
+      unroll<2>([&](auto half) QSTEP_INLINE {
+        constexpr int column = p * tile_columns + half * half_columns;
+        sum[r][p][half] = _mm256_add_epi32(load(bias + column), load(sums + column));
+      });
+    });
   });
-  unroll<vectors>([&](auto v) QSTEP_INLINE { both[v] = right[v] = _mm256_setzero_si256(); });
   for (int64_t s = 0; s < steps; ++s) {
     const int32_t first_code = input.steps[s];
-    unroll<rows>([&](auto r) QSTEP_INLINE {
-      codes[r] = _mm256_add_epi32(codes[r], _mm256_madd_epi16(load(row[r] + first_code), ones));
-    });
-    unroll<pairs>([&](auto pair) QSTEP_INLINE {
-      __m256i two_codes[rows];
-      unroll<rows>([&](auto r) QSTEP_INLINE { two_codes[r] = broadcast_4_bytes(row[r] + first_code + 2 * pair); });
-      unroll<panels>([&](auto p) QSTEP_INLINE {
-        const int16_t* weights = panel + p * steps * lanes_of_step + pair * 2 * half_columns;
-        const __m256i lanes = load(weights);
-        const __m256i right_weights = _mm256_srai_epi16(lanes, 8);
-        if constexpr (pair % 2 == 0) prefetch_weights(weights);
-        unroll<rows>([&](auto r) QSTEP_INLINE {
-          constexpr int v = p * rows + r;
-          add_int32(both[v], _mm256_madd_epi16(two_codes[r], lanes));
-          add_int32(right[v], _mm256_madd_epi16(two_codes[r], right_weights));
+    unroll<quads>([&](auto quad) QSTEP_INLINE {
+      unroll<rows>([&](auto r) QSTEP_INLINE {
+        const __m256i codes = broadcast_4_bytes(row[r] + first_code + quad * step_depth);
+        const __m256i magnitudes = _mm256_abs_epi8(codes);
+        unroll<panels>([&](auto p) QSTEP_INLINE {
+          const int8_t* weights = panel + p * panel_size + quad * step_weights;
+          if constexpr (r == 0) prefetch_weights(weights);
+          unroll<2>([&](auto half) QSTEP_INLINE {
+            const __m256i signed_weights = _mm256_sign_epi8(load(weights + half * half_weights), codes);
+            add_int32(sum[r][p][half], _mm256_madd_epi16(_mm256_maddubs_epi16(magnitudes, signed_weights), ones));
+          });
         });
       });
     });
-    panel += lanes_of_step;
+    panel += quads * step_weights;
   }
   unroll<rows>([&](auto r) QSTEP_INLINE {
-    const __m256i offset = _mm256_set1_epi32(static_cast<int32_t>(static_cast<uint32_t>(sum_lanes(codes[r])) << 7));
     unroll<panels>([&](auto p) QSTEP_INLINE {
-      constexpr int v = p * rows + r;
-      const __m256i left = _mm256_sub_epi32(both[v], _mm256_add_epi32(_mm256_slli_epi32(right[v], 8), offset));
-      const int32_t* panel_bias = bias + p * tile_columns;
-      int32_t* left_half = tile + (p * PackedBytes::tile_rows + r) * tile_columns;
-      store(left_half, _mm256_add_epi32(load(panel_bias), left));
-      store(left_half + half_columns, _mm256_add_epi32(load(panel_bias + half_columns), right[v]));
+      int32_t* to = tile + (p * CentredBytes::tile_rows + r) * tile_columns;
+      store(to, sum[r][p][0]);
+      store(to + half_columns, sum[r][p][1]);
     });
   });
 }
 
 }  // namespace
 
-void PackedBytes::multiply(int64_t panel, int panels, const TileInput<int16_t>& input, const int32_t* bias,
-                           int32_t* tile) const {
-  const int16_t* lanes = lanes_.data() + panel * steps_ * pairs * 2 * half_columns;
+void CentredBytes::multiply(int64_t panel, int panels, const TileInput<int8_t>& input, const int32_t* bias,
+                            int32_t* tile) const {
+  const int8_t* weights = weights_.data() + panel * steps_ * quads * step_weights;
+  const int32_t* sums = sums_.data() + panel * tile_columns;
   with_constant<tile_rows>(input.rows, [&](auto r) QSTEP_INLINE {
     with_constant<tile_panels(r)>(
-        panels, [&](auto p) QSTEP_INLINE { multiply_packed_bytes<r, p, pairs>(input, lanes, steps_, bias, tile); });
+        panels, [&](auto p) QSTEP_INLINE { multiply_centred_bytes<r, p>(input, weights, steps_, sums, bias, tile); });
   });
+  for (int p = 0; p < panels; ++p) {
+    for (const CutWeight& cut : cuts_[static_cast<size_t>(panel + p)]) {
+      const int32_t place = input.steps[cut.k / depth_step] + cut.k % depth_step;
+      for (int r = 0; r < input.rows; ++r) {
+        int32_t& sum = tile[(p * tile_rows + r) * tile_columns + cut.column];
+        sum = static_cast<int32_t>(int64_t{sum} - input.row[r][place]);
+      }
+    }
+  }
 }
 
 }  // namespace qstep::kernels::avx2

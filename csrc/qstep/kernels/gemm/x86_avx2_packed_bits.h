@@ -12,69 +12,83 @@
 
 namespace qstep::kernels::avx2 {
 
-/// Maddubs16 with several steps' weights in each byte.
+/// What the arithmetics here share: codes around 0, c = code - 128. 128 * (sum of a column's weights) is
+/// added to its accumulators.
+struct CentredCodes {
+  using Code = int8_t;
+
+  static void stage(const uint8_t* input, int64_t count, int8_t* output);
+  static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
+    epilogue.store_avx2(tile, output);
+  }
+};
+
+/// vpmaddubsw with several steps' weights in each byte, summed in int16 over windows of constant length.
 ///
-/// Stored are weight - offset, `bits` bits from 0; offset * (sum of a row's codes) is added to its accumulators.
+/// Stored are u = weight - offset, `bits` bits from 0; offset * (sum of a row's c) is added to its accumulators. A lane of
+/// int16 receives two products of each step, at most 128 * (2^bits - 1) in magnitude, and does not leave its range for
+/// 127 / (2^bits - 1) steps.
 template <int bits>
-class PackedBits16 {
+class PackedBits16 : public CentredCodes {
   static_assert(bits == 2 || bits == 4);
 
  public:
-  using Code = uint8_t;
-  static constexpr int tile_rows = 4;
-  static constexpr int tile_panels(int) { return 1; }
+  static constexpr int tile_rows = 2;
+  static constexpr int tile_panels(int rows) { return rows == 1 ? 2 : 1; }
   static constexpr int group_steps = 8 / bits;  ///< steps whose weights share bytes
   static constexpr int depth_step = group_steps * step_depth;
-  static constexpr int depth_run = 32;
+  static constexpr int window = bits == 4 ? 4 : 8;  ///< in groups of steps
+  static constexpr int depth_run = window * depth_step;
+  static_assert(128 * ((1 << bits) - 1) * 2 * window * group_steps < 1 << 15);
 
   /// True where the weights span no more than 2^bits values.
   static bool supports(const GemmProblem& problem);
 
   PackedBits16(const GemmProblem& problem, int64_t groups);
-  size_t bytes() const { return weights_.size() + windows_.size() * sizeof(int32_t); }
+  size_t bytes() const { return weights_.size() + sums_.size() * sizeof(int32_t); }
 
-  void multiply(int64_t panel, int panels, const TileInput<uint8_t>& input, const int32_t* bias, int32_t* tile) const;
-  static void stage(const uint8_t* input, int64_t count, uint8_t* output);
-  static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
-    epilogue.store_avx2(tile, output);
-  }
+  void multiply(int64_t panel, int panels, const TileInput<int8_t>& input, const int32_t* bias, int32_t* tile) const;
 
  private:
   int32_t offset_;
   int64_t groups_;                  // of steps
   AlignedVector<uint8_t> weights_;  // [panels][groups_][tile_columns][step_depth]
-  std::vector<int32_t> windows_;    // lengths in groups of steps, for each panel
+  AlignedVector<int32_t> sums_;     // 128 * (sum of a column's weights); [panels][tile_columns]
 };
 
-/// vpmaddwd on bytes of weights, those of two columns in each lane of 16 bits: exact for every problem in 8 bits.
+/// vpmaddubsw with |c| times the weight with the sign of c. Exact for every problem in 8 bits.
 ///
-/// A lane is 256 * right + left + 128, left + 128 in [0, 255]. An arithmetic shift leaves right, and
-/// sum(code * lane) - 256 * sum(code * right) - 128 * sum(code) is the sum for left, in arithmetic modulo 2^32.
-class PackedBytes {
+/// Two products of magnitudes up to 128 and 127 do not leave int16, which two of a code and a weight may. A weight of -128
+/// is multiplied as -127, and c subtracted once more.
+class CentredBytes : public CentredCodes {
  public:
-  using Code = int16_t;
   static constexpr int tile_rows = 4;
   static constexpr int tile_panels(int rows) { return rows <= 2 ? 2 : 1; }
   static constexpr int depth_step = 16;
   static constexpr int depth_run = depth_step;
 
-  /// True where weights fit int8 and Maddubs16 would take longer, because its sums in int16 are short or in excess.
+  /// True where weights fit int8, few of them are -128, and Maddubs16 would take longer, because its sums in int16 are
+  /// short or in excess.
   static bool supports(const GemmProblem& problem);
 
-  PackedBytes(const GemmProblem& problem, int64_t groups);
-  size_t bytes() const { return lanes_.size() * sizeof(int16_t); }
+  CentredBytes(const GemmProblem& problem, int64_t groups);
+  size_t bytes() const { return weights_.size() + sums_.size() * sizeof(int32_t) + cut_weights() * sizeof(CutWeight); }
 
-  void multiply(int64_t panel, int panels, const TileInput<int16_t>& input, const int32_t* bias, int32_t* tile) const;
-  static void stage(const uint8_t* input, int64_t count, int16_t* output) { Madd16::stage(input, count, output); }
-  static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
-    epilogue.store_avx2(tile, output);
-  }
+  void multiply(int64_t panel, int panels, const TileInput<int8_t>& input, const int32_t* bias, int32_t* tile) const;
 
  private:
-  static constexpr int pairs = depth_step / 2;
+  /// A weight of -128.
+  struct CutWeight {
+    int32_t k;
+    int32_t column;  ///< of its panel
+  };
+
+  size_t cut_weights() const;
 
   int64_t steps_;
-  AlignedVector<int16_t> lanes_;  // [panels][steps][pairs][half_columns][2]
+  AlignedVector<int8_t> weights_;             // [panels][steps][depth_step / step_depth][tile_columns][step_depth]
+  AlignedVector<int32_t> sums_;               // 128 * (sum of a column's weights); [panels][tile_columns]
+  std::vector<std::vector<CutWeight>> cuts_;  // [panels]
 };
 
 }  // namespace qstep::kernels::avx2
