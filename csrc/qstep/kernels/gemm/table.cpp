@@ -6,6 +6,7 @@
 #include "qstep/kernels/gemm/x86_avx2_packed_bits.h"
 #include "qstep/kernels/gemm/x86_avx2_shuffle.h"
 #include "qstep/kernels/gemm/x86_avx512vnni.h"
+#include "qstep/kernels/gemm/x86_avx512vnni_packed_bits.h"
 #include "qstep/kernels/gemm/x86_avx512vnni_shuffle.h"
 #include "qstep/kernels/gemm/x86_avxvnni.h"
 #include "qstep/kernels/kernel_table.h"
@@ -21,6 +22,12 @@ constexpr GemmKernel table[] = {
 #if defined(__x86_64__)
     {"gemm_avx512vnni_shuffle8", Isa::avx512vnni, avx512vnni::Shuffle8::supports,
      pack_panel_gemm<avx512vnni::Shuffle8>},
+    {"gemm_avx512vnni_dpbusd_or_2_bits", Isa::avx512vnni,
+     supports_by_rows<avx512vnni::PackedBitsDpbusd<2>, avx512vnni::Dpbusd>,
+     pack_by_rows<avx512vnni::PackedBitsDpbusd<2>, avx512vnni::Dpbusd>},
+    {"gemm_avx512vnni_dpbusd_or_4_bits", Isa::avx512vnni,
+     supports_by_rows<avx512vnni::PackedBitsDpbusd<4>, avx512vnni::Dpbusd>,
+     pack_by_rows<avx512vnni::PackedBitsDpbusd<4>, avx512vnni::Dpbusd>},
     {"gemm_avx512vnni_dpbusd", Isa::avx512vnni, avx512vnni::Dpbusd::supports, pack_panel_gemm<avx512vnni::Dpbusd>},
     {"gemm_avx512vnni_dpwssd", Isa::avx512vnni, avx512vnni::Dpwssd::supports, pack_panel_gemm<avx512vnni::Dpwssd>},
     {"gemm_avx2_shuffle8_or_2_bits", Isa::avx2, supports_by_rows<avx2::PackedBits16<2>, avx2::Shuffle8>,

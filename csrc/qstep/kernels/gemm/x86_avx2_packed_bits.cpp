@@ -36,35 +36,8 @@ void CentredCodes::stage(const uint8_t* input, int64_t count, int8_t* output) {
 }
 
 template <int bits>
-bool PackedBits16<bits>::supports(const GemmProblem& problem) {
-  auto [smallest, largest] = std::ranges::minmax(problem.weights);
-  if (problem.sums() > 1) {  // zeros stand where there are no columns (panel_gemm.h)
-    smallest = std::min<int16_t>(smallest, 0);
-    largest = std::max<int16_t>(largest, 0);
-  }
-  return largest - smallest < 1 << bits;
-}
-
-template <int bits>
 PackedBits16<bits>::PackedBits16(const GemmProblem& problem, int64_t groups)
-    : offset_(std::ranges::min(problem.weights)),
-      groups_(ceil_divide(problem.depth, depth_step)),
-      sums_(centre_sums(problem, groups)) {
-  require(supports(problem), "gemm: these weights do not fit {} bits", bits);
-  std::vector<int16_t> from_zero(problem.weights.begin(), problem.weights.end());
-  for (int16_t& w : from_zero) w = static_cast<int16_t>(w - offset_);
-  GemmProblem unsigned_problem = problem;
-  unsigned_problem.weights = from_zero;
-  AlignedVector<int8_t> expanded;
-  pack_panels<step_depth>(unsigned_problem, groups, groups_ * group_steps, expanded);
-
-  weights_.resize(expanded.size() / group_steps, 0);
-  for (size_t i = 0; i < expanded.size(); ++i) {
-    const size_t step = i / step_weights;
-    weights_[step / group_steps * step_weights + i % step_weights] |=
-        static_cast<uint8_t>(expanded[i] << step % group_steps * bits);
-  }
-}
+    : packed_(problem, groups), sums_(centre_sums(problem, groups)) {}
 
 bool CentredBytes::supports(const GemmProblem& problem) {
   constexpr double cost = 0.6;  // in that of Madd16, as that of Maddubs16
@@ -136,18 +109,19 @@ QSTEP_INLINE inline __m256i weights_of_step(__m256i group) {
 }
 
 template <int bits, int rows, int panels>
-void multiply_packed_bits(const TileInput<int8_t>& input, const uint8_t* panel, int64_t groups, int32_t offset,
+void multiply_packed_bits(const TileInput<int8_t>& input, const PackedBits<bits>& packed, const uint8_t* panel,
                           const int32_t* sums, const int32_t* bias, int32_t* tile) {
-  using Packed = PackedBits16<bits>;
+  using Arithmetic = PackedBits16<bits>;
   constexpr int halves = 2 * panels;
+  const int64_t groups = packed.groups;
   const int64_t panel_size = groups * step_weights;
   const __m256i ones = _mm256_set1_epi16(1);
   const int8_t* row[rows];
   __m256i sum[rows][halves];
   unroll<rows>([&](auto r) QSTEP_INLINE {
     row[r] = input.row[r];
-    const int32_t codes = sum_codes<Packed::depth_step>(row[r], input.steps, groups);
-    const __m256i of_row = _mm256_set1_epi32(static_cast<int32_t>(int64_t{offset} * codes));
+    const int32_t codes = sum_codes<Arithmetic::depth_step>(row[r], input.steps, groups);
+    const __m256i of_row = _mm256_set1_epi32(static_cast<int32_t>(int64_t{packed.offset} * codes));
     unroll<halves>([&](auto h) QSTEP_INLINE {
       constexpr int column = h * half_columns;
       sum[r][h] = _mm256_add_epi32(_mm256_add_epi32(load(bias + column), load(sums + column)), of_row);
@@ -157,8 +131,8 @@ void multiply_packed_bits(const TileInput<int8_t>& input, const uint8_t* panel, 
     __m256i narrow[rows][halves];
     unroll<count>([&](auto group) QSTEP_INLINE {
       unroll<panels>([&](auto p) QSTEP_INLINE { prefetch_weights(panel + p * panel_size); });
-      unroll<Packed::group_steps>([&](auto s) QSTEP_INLINE {
-        constexpr int step = group * Packed::group_steps + s;
+      unroll<PackedBits<bits>::group_steps>([&](auto s) QSTEP_INLINE {
+        constexpr int step = group * PackedBits<bits>::group_steps + s;
         __m256i codes[rows];
         unroll<rows>([&](auto r)
                          QSTEP_INLINE { codes[r] = broadcast_4_bytes(row[r] + first_code + step * step_depth); });
@@ -181,13 +155,13 @@ void multiply_packed_bits(const TileInput<int8_t>& input, const uint8_t* panel, 
     });
   };
   int64_t g = 0;
-  for (; g + Packed::window <= groups; g += Packed::window) {
-    add_groups(input.steps[g], std::integral_constant<int, Packed::window>{});
+  for (; g + Arithmetic::window <= groups; g += Arithmetic::window) {
+    add_groups(input.steps[g], std::integral_constant<int, Arithmetic::window>{});
   }
   for (; g < groups; ++g) add_groups(input.steps[g], std::integral_constant<int, 1>{});
   unroll<rows>([&](auto r) QSTEP_INLINE {
     unroll<halves>([&](auto h) QSTEP_INLINE {
-      store(tile + (h / 2 * Packed::tile_rows + r) * tile_columns + h % 2 * half_columns, sum[r][h]);
+      store(tile + (h / 2 * Arithmetic::tile_rows + r) * tile_columns + h % 2 * half_columns, sum[r][h]);
     });
   });
 }
@@ -197,11 +171,10 @@ void multiply_packed_bits(const TileInput<int8_t>& input, const uint8_t* panel, 
 template <int bits>
 void PackedBits16<bits>::multiply(int64_t panel, int panels, const TileInput<int8_t>& input, const int32_t* bias,
                                   int32_t* tile) const {
-  const uint8_t* weights = weights_.data() + panel * groups_ * step_weights;
   const int32_t* sums = sums_.data() + panel * tile_columns;
   with_constant<tile_rows>(input.rows, [&](auto r) QSTEP_INLINE {
     with_constant<tile_panels(r)>(panels, [&](auto p) QSTEP_INLINE {
-      multiply_packed_bits<bits, r, p>(input, weights, groups_, offset_, sums, bias, tile);
+      multiply_packed_bits<bits, r, p>(input, packed_, packed_.panel(panel), sums, bias, tile);
     });
   });
 }

@@ -7,6 +7,7 @@
 
 #include "qstep/kernels/aligned_vector.h"
 #include "qstep/kernels/gemm/int16_windows.h"
+#include "qstep/kernels/gemm/packed_bits.h"
 #include "qstep/kernels/gemm/panel_gemm.h"
 #include "qstep/kernels/gemm/x86_avx2.h"
 
@@ -25,35 +26,30 @@ struct CentredCodes {
 
 /// vpmaddubsw with several steps' weights in each byte, summed in int16 over windows of constant length.
 ///
-/// Stored are u = weight - offset, `bits` bits from 0; offset * (sum of a row's c) is added to its accumulators. A lane of
-/// int16 receives two products of each step, at most 128 * (2^bits - 1) in magnitude, and does not leave its range for
-/// 127 / (2^bits - 1) steps.
+/// offset * (sum of a row's c) is added to its accumulators. A lane of int16 receives two products of each step, at most
+/// 128 * (2^bits - 1) in magnitude, and does not leave its range for 127 / (2^bits - 1) steps.
 template <int bits>
 class PackedBits16 : public CentredCodes {
-  static_assert(bits == 2 || bits == 4);
+  using Packed = PackedBits<bits>;
 
  public:
   static constexpr int tile_rows = 2;
   static constexpr int tile_panels(int rows) { return rows == 1 ? 2 : 1; }
-  static constexpr int group_steps = 8 / bits;  ///< steps whose weights share bytes
-  static constexpr int depth_step = group_steps * step_depth;
+  static constexpr int depth_step = Packed::group_depth;
   static constexpr int window = bits == 4 ? 4 : 8;  ///< in groups of steps
   static constexpr int depth_run = window * depth_step;
-  static_assert(128 * ((1 << bits) - 1) * 2 * window * group_steps < 1 << 15);
+  static_assert(window * Packed::group_steps <= 127 / ((1 << bits) - 1));
 
-  /// True where the weights span no more than 2^bits values.
-  static bool supports(const GemmProblem& problem);
+  static bool supports(const GemmProblem& problem) { return Packed::supports(problem); }
 
   PackedBits16(const GemmProblem& problem, int64_t groups);
-  size_t bytes() const { return weights_.size() + sums_.size() * sizeof(int32_t); }
+  size_t bytes() const { return packed_.weights.size() + sums_.size() * sizeof(int32_t); }
 
   void multiply(int64_t panel, int panels, const TileInput<int8_t>& input, const int32_t* bias, int32_t* tile) const;
 
  private:
-  int32_t offset_;
-  int64_t groups_;                  // of steps
-  AlignedVector<uint8_t> weights_;  // [panels][groups_][tile_columns][step_depth]
-  AlignedVector<int32_t> sums_;     // 128 * (sum of a column's weights); [panels][tile_columns]
+  Packed packed_;
+  AlignedVector<int32_t> sums_;  // 128 * (sum of a column's weights); [panels][tile_columns]
 };
 
 /// vpmaddubsw with |c| times the weight with the sign of c. Exact for every problem in 8 bits.
