@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <random>
+#include <set>
 #include <string>
+#include <string_view>
 
 #include "kernels/strided.h"
 #include "oracle/rounding.h"
@@ -67,8 +69,17 @@ std::vector<BilinearProblem> sample_problems() {
       .left = 1 << 22, .right = 1 << 22, .shift = 23, .zero_code_a = 255, .zero_code_b = 0, .zero_point = 128};
   BilinearProblem shifted_left{.left = 1, .right = 1 << 22, .zero_code_a = 7, .zero_code_b = 200, .zero_point = 255};
   BilinearProblem all_shifted_out{.left = 1 << 22, .right = 1, .shift = 62, .zero_code_a = 255, .zero_point = 3};
-  return {add,         halves,    quarters, multiply,       all_terms,    largest,
-          shifted_out, unshifted, by_shift, largest_shifts, shifted_left, all_shifted_out};
+  BilinearProblem few_codes{.left = 8528921,
+                            .right = -4199133,
+                            .shift = 23,
+                            .quant_max_a = 15,
+                            .quant_max_b = 7,
+                            .zero_code_a = 3,
+                            .zero_code_b = 7,
+                            .zero_point = 5,
+                            .clamp_max = 15};
+  return {add,       halves,   quarters,       multiply,     all_terms,       largest,  shifted_out,
+          unshifted, by_shift, largest_shifts, shifted_left, all_shifted_out, few_codes};
 }
 
 struct Shape {
@@ -83,17 +94,18 @@ struct Broadcast {
 void expect_exact(const BilinearProblem& problem, const Shape& s, const Broadcast& broadcast, bool sliced,
                   std::mt19937& random) {
   validate(problem);
-  const auto fill = [&](Strided<uint8_t>& tensor, bool edge) {
+  const auto fill = [&](Strided<uint8_t>& tensor, int32_t quant_max) {
+    const auto codes = static_cast<unsigned>(quant_max) + 1;
     tensor.for_each([&](size_t, uint8_t& code) {
-      code = static_cast<uint8_t>(edge && random() % 3 == 0 ? 255 * (random() % 2) : random());
+      code = static_cast<uint8_t>(random() % 3 == 0 ? (codes - 1) * (random() % 2) : random() % codes);
     });
   };
   Strided<uint8_t> a(make_layout(s.batch, s.height, s.width, s.channels, sliced), 255);
   Strided<uint8_t> b(make_layout(broadcast.batch ? 1 : s.batch, broadcast.height ? 1 : s.height,
                                  broadcast.width ? 1 : s.width, broadcast.channels ? 1 : s.channels, sliced),
                      255);
-  fill(a, true);
-  fill(b, true);
+  fill(a, problem.quant_max_a);
+  fill(b, problem.quant_max_b);
   ImageLayout b_layout = b.layout();
   if (broadcast.batch) b_layout.image_stride = 0;
   if (broadcast.height) b_layout.row_stride = 0;
@@ -128,12 +140,16 @@ BilinearProblem random_addition(std::mt19937& random) {
   const auto in = [&](int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(random); };
   const int64_t bits = in(1, 26);
   const int64_t largest = int64_t{1} << bits;
+  const auto quant_max_a = static_cast<int32_t>((1 << in(1, 8)) - 1);
+  const auto quant_max_b = static_cast<int32_t>((1 << in(1, 8)) - 1);
   return {.left = in(-largest, largest),
           .right = in(-largest, largest),
           .constant = in(-largest << 8, largest << 8),
           .shift = static_cast<int32_t>(in(0, bits + 4)),
-          .zero_code_a = static_cast<int32_t>(in(0, 255)),
-          .zero_code_b = static_cast<int32_t>(in(0, 255)),
+          .quant_max_a = quant_max_a,
+          .quant_max_b = quant_max_b,
+          .zero_code_a = static_cast<int32_t>(in(0, quant_max_a)),
+          .zero_code_b = static_cast<int32_t>(in(0, quant_max_b)),
           .zero_point = static_cast<int32_t>(in(0, 255)),
           .clamp_min = static_cast<int32_t>(in(0, 20)),
           .clamp_max = static_cast<int32_t>(in(200, 255))};
@@ -144,23 +160,42 @@ TEST(Bilinear, EveryPairOfCodes) {
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
   std::vector<BilinearProblem> problems = sample_problems();
-  for (int i = 0; i < 40; ++i) problems.push_back(random_addition(random));
+  for (int i = 0; i < 150; ++i) problems.push_back(random_addition(random));
+  std::set<std::string_view> used;
   for (const BilinearProblem& problem : problems) {
     validate(problem);
     std::vector<uint8_t> a(65536), b(65536), output(65536);
     for (size_t i = 0; i < a.size(); ++i) {
-      a[i] = static_cast<uint8_t>(i / 256);
-      b[i] = static_cast<uint8_t>(i % 256);
+      a[i] = static_cast<uint8_t>(i / 256 % static_cast<size_t>(problem.quant_max_a + 1));
+      b[i] = static_cast<uint8_t>(i % static_cast<size_t>(problem.quant_max_b + 1));
     }
     const ImageLayout layout = ImageLayout::dense(1, 1, 256, 256);
     for (const BilinearKernel& kernel : bilinear_kernels()) {
       if (!is_supported(kernel.isa) || !kernel.supports(problem)) continue;
+      used.insert(kernel.name);
       kernel.run(problem, {a.data(), layout, b.data(), layout, 1, output.data(), layout}, {0, 1});
       for (size_t i = 0; i < a.size(); ++i) {
-        ASSERT_EQ(output[i], oracle_code(problem, a[i], b[i])) << kernel.name << ": " << i / 256 << ", " << i % 256;
+        ASSERT_EQ(output[i], oracle_code(problem, a[i], b[i])) << kernel.name << ": " << int{a[i]} << ", " << int{b[i]};
       }
     }
   }
+  for (const BilinearKernel& kernel : bilinear_kernels()) {
+    EXPECT_TRUE(used.contains(kernel.name) || !is_supported(kernel.isa)) << kernel.name << " was never used";
+  }
+}
+
+// Of all codes, 1 and 0 alone make a sum halfway between two steps: 2^23 of 2^24.
+TEST(Bilinear, ATieIsNotRoundedByAShift) {
+  if (!is_supported(Isa::avx2)) return;
+  BilinearProblem problem{.left = (1 << 23) + 1, .right = 3, .constant = -1, .shift = 24};
+  EXPECT_EQ(choose_bilinear(problem, Isa::avx2).name, "bilinear_sum_avx2");
+  problem.constant = 0;
+  EXPECT_EQ(choose_bilinear(problem, Isa::avx2).name, "bilinear_floor_avx2");
+  problem.quant_max_a = problem.quant_max_b = 15;
+  EXPECT_EQ(choose_bilinear(problem, Isa::avx2).name, "bilinear_narrow_avx2");
+  problem.left = (1 << 23) - 1;   // a little less than half a step, where 15 bits
+  problem.right = (1 << 23) + 1;  // do not tell it from a little more
+  EXPECT_EQ(choose_bilinear(problem, Isa::avx2).name, "bilinear_floor_avx2");
 }
 
 TEST(Bilinear, PowersOfTwoRunAsShifts) {

@@ -11,6 +11,12 @@ void bilinear_avx2(const BilinearProblem& problem, const BilinearArguments& argu
 /// Where SplitSum::supports(problem).
 void bilinear_sum_avx2(const BilinearProblem& problem, const BilinearArguments& arguments, Range items);
 void bilinear_sum_avx512(const BilinearProblem& problem, const BilinearArguments& arguments, Range items);
+/// Where FloorSum::supports(problem).
+void bilinear_floor_avx2(const BilinearProblem& problem, const BilinearArguments& arguments, Range items);
+void bilinear_floor_avx512(const BilinearProblem& problem, const BilinearArguments& arguments, Range items);
+/// Where NarrowSum::supports(problem).
+void bilinear_narrow_avx2(const BilinearProblem& problem, const BilinearArguments& arguments, Range items);
+void bilinear_narrow_avx512(const BilinearProblem& problem, const BilinearArguments& arguments, Range items);
 /// Where is_shift(problem).
 void bilinear_shift_reference(const BilinearProblem& problem, const BilinearArguments& arguments, Range items);
 void bilinear_shift_avx2(const BilinearProblem& problem, const BilinearArguments& arguments, Range items);

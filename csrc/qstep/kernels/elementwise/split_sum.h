@@ -16,39 +16,56 @@
 
 namespace qstep::kernels {
 
-struct SplitSum {
+/// t without its zero codes: left * a + right * b + this, of codes.
+inline int64_t folded_constant(const BilinearProblem& p) {
+  return p.constant - p.left * p.zero_code_a - p.right * p.zero_code_b;
+}
+
+/// The factors and constants of the two sums.
+struct SumParts {
+  static constexpr int most_bits = 15;  // low factors are int16, too
+
   int bits;             ///< k
   int32_t low_factors;  ///< int16 of a and, in the upper half, of b
   int32_t high_factors;
   int32_t low_constant;
   int32_t high_constant;
-  float unit;  ///< 2^(k - shift)
 
-  explicit SplitSum(const BilinearProblem& p)
-      : bits(split_bit(p)),
-        low_factors(pair(low_part(p.left, bits), low_part(p.right, bits))),
-        high_factors(pair(p.left >> bits, p.right >> bits)),
-        low_constant(static_cast<int32_t>(low_part(folded_constant(p), bits))),
-        high_constant(static_cast<int32_t>(folded_constant(p) >> bits)),
-        unit(std::ldexp(1.0F, bits - p.shift)) {}
+  SumParts(const BilinearProblem& p, int k, int64_t constant)
+      : bits(k),
+        low_factors(pair(low_part(p.left, k), low_part(p.right, k))),
+        high_factors(pair(p.left >> k, p.right >> k)),
+        low_constant(static_cast<int32_t>(low_part(constant, k))),
+        high_constant(static_cast<int32_t>(constant >> k)) {}
 
-  static bool supports(const BilinearProblem& p) {
-    if (p.product != 0 || p.shift < 2) return false;
+  /// True where the high factors fit int16 and no |high| reaches `limit`, whatever the codes.
+  static bool fit(const BilinearProblem& p, int k, int64_t constant, double limit) {
     const auto magnitude = [](int64_t x) { return std::fabs(static_cast<double>(x)); };
-    const double largest = 255 * (magnitude(p.left) + magnitude(p.right)) + magnitude(folded_constant(p));
-    const auto fits_int16 = [&](int64_t x) { return INT16_MIN <= x >> split_bit(p) && x >> split_bit(p) <= INT16_MAX; };
-    return fits_int16(p.left) && fits_int16(p.right) && std::ldexp(largest, -split_bit(p)) < 0x1p23;
+    const double largest = 255 * (magnitude(p.left) + magnitude(p.right)) + magnitude(constant);
+    const auto fits_int16 = [&](int64_t x) { return INT16_MIN <= x >> k && x >> k <= INT16_MAX; };
+    return fits_int16(p.left) && fits_int16(p.right) && std::ldexp(largest, -k) < limit;
   }
 
- private:
-  static int split_bit(const BilinearProblem& p) { return std::min(p.shift - 2, 15); }
-  static int64_t low_part(int64_t x, int bits) { return x & ((int64_t{1} << bits) - 1); }
   static int32_t pair(int64_t left, int64_t right) {
     return static_cast<int32_t>((right & 0xFFFF) << 16 | (left & 0xFFFF));
   }
-  static int64_t folded_constant(const BilinearProblem& p) {
-    return p.constant - p.left * p.zero_code_a - p.right * p.zero_code_b;
+
+ private:
+  static int64_t low_part(int64_t x, int bits) { return x & ((int64_t{1} << bits) - 1); }
+};
+
+struct SplitSum : SumParts {
+  float unit;  ///< 2^(k - shift)
+
+  explicit SplitSum(const BilinearProblem& p)
+      : SumParts(p, split_bit(p), folded_constant(p)), unit(std::ldexp(1.0F, bits - p.shift)) {}
+
+  static bool supports(const BilinearProblem& p) {
+    return p.product == 0 && p.shift >= 2 && fit(p, split_bit(p), folded_constant(p), 0x1p23);
   }
+
+ private:
+  static int split_bit(const BilinearProblem& p) { return std::min(p.shift - 2, most_bits); }
 };
 
 }  // namespace qstep::kernels

@@ -1,3 +1,4 @@
+#include "qstep/kernels/elementwise/floor_sum.h"
 #include "qstep/kernels/elementwise/kernels.h"
 #include "qstep/kernels/elementwise/split_sum.h"
 #include "qstep/kernels/kernel_table.h"
@@ -13,6 +14,10 @@ bool any(Problem) {
 constexpr BilinearKernel bilinear_table[] = {
 #if defined(__x86_64__)
     {"bilinear_shift_avx2", Isa::avx2, is_shift, bilinear_shift_avx2},
+    {"bilinear_narrow_avx512vnni", Isa::avx512vnni, NarrowSum::supports, bilinear_narrow_avx512},
+    {"bilinear_narrow_avx2", Isa::avx2, NarrowSum::supports, bilinear_narrow_avx2},
+    {"bilinear_floor_avx512vnni", Isa::avx512vnni, FloorSum::supports, bilinear_floor_avx512},
+    {"bilinear_floor_avx2", Isa::avx2, FloorSum::supports, bilinear_floor_avx2},
     {"bilinear_sum_avx512vnni", Isa::avx512vnni, SplitSum::supports, bilinear_sum_avx512},
     {"bilinear_sum_avx2", Isa::avx2, SplitSum::supports, bilinear_sum_avx2},
     {"bilinear_avx2", Isa::avx2, any<const BilinearProblem&>, bilinear_avx2},
