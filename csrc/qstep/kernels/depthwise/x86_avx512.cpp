@@ -52,24 +52,24 @@ struct StoreCodes {
   QSTEP_INLINE void operator()(const __m512i (&sum)[rows * width], int64_t x) const {
     unroll<rows>([&](auto b) QSTEP_INLINE {
       unroll<width / 4>([&](auto g) QSTEP_INLINE {
-        __m512i steps[4];
-        unroll<4>([&](auto i) QSTEP_INLINE { steps[i] = rounding.steps(sum[b * width + 4 * g + i]); });
-        store_columns(steps, columns - x - 4 * g, offsets + b * columns + x + 4 * g);
+        __m512i sums[4];
+        unroll<4>([&](auto i) QSTEP_INLINE { sums[i] = sum[b * width + 4 * g + i]; });
+        store_columns(sums, columns - x - 4 * g, offsets + b * columns + x + 4 * g);
       });
     });
   }
 
  private:
   /// The first of four columns, `count` of them or all where there are more; none where there are none.
-  QSTEP_INLINE void store_columns(const __m512i (&steps)[4], int64_t count, const int64_t* at) const {
+  QSTEP_INLINE void store_columns(const __m512i (&sums)[4], int64_t count, const int64_t* at) const {
     if (count >= 4) {
-      store_rows<4>(range, steps, mask, output, at);
+      store_rows<4>(rounding, range, sums, mask, output, at);
     } else if (count == 3) {
-      store_rows<3>(range, steps, mask, output, at);
+      store_rows<3>(rounding, range, sums, mask, output, at);
     } else if (count == 2) {
-      store_rows<2>(range, steps, mask, output, at);
+      store_rows<2>(rounding, range, sums, mask, output, at);
     } else if (count == 1) {
-      store_rows<1>(range, steps, mask, output, at);
+      store_rows<1>(rounding, range, sums, mask, output, at);
     }
   }
 };
@@ -99,8 +99,8 @@ QSTEP_INLINE inline void sum_taps(const StagedBand<uint8_t>& band, int64_t x, co
 }
 
 template <int rows, int width, class Store>
-void sum_tile(const StagedBand<uint8_t>& band, const int8_t* weights, int64_t weight_stride, const int32_t* bias,
-              const Store& store) {
+QSTEP_INLINE inline void sum_tile(const StagedBand<uint8_t>& band, const int8_t* weights, int64_t weight_stride,
+                                  const int32_t* bias, const Store& store) {
   for (int64_t x = band.last_tile(width); x >= 0; x -= width) {
     sum_taps<rows, width>(band, x, weights, weight_stride, bias, store);
   }
@@ -176,9 +176,9 @@ void DepthwiseDot8::multiply(int64_t tile, const StagedBand<uint8_t>& band, cons
 void DepthwiseDot8::multiply_to_codes(int64_t tile, const StagedBand<uint8_t>& band, const int32_t* bias,
                                       const Epilogue& epilogue, const AccumulatorTile& where, uint8_t* output) const {
   multiply(tile, band, bias,
-           StoreCodes{ByFloatFactor(epilogue.float_factors() + where.first_channel), CodeRange(epilogue),
-                      static_cast<__mmask16>((1U << where.channels) - 1), band.columns, where.row_offsets,
-                      output + where.first_channel});
+           StoreCodes{ByFloatFactor(epilogue.float_factors() + where.first_channel, epilogue.zero_point()),
+                      CodeRange(epilogue), static_cast<__mmask16>((1U << where.channels) - 1), band.columns,
+                      where.row_offsets, output + where.first_channel});
 }
 
 }  // namespace qstep::kernels::avx512vnni

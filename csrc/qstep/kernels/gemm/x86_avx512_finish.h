@@ -15,6 +15,7 @@ namespace qstep::kernels::avx512vnni {
 template <class Rounding>
 struct StoreCodes {
   const CodeRange range;
+  const int32_t zero_point;
   const typename Rounding::Factor* factors;  // of the tile's first channel
   int channels;                              // from there on
   uint8_t* output;                           // where the first channel of offset 0 lies
@@ -23,6 +24,7 @@ struct StoreCodes {
   StoreCodes(const Epilogue& epilogue, const typename Rounding::Factor* all_factors, const AccumulatorTile& tile,
              uint8_t* codes)
       : range(epilogue),
+        zero_point(epilogue.zero_point()),
         factors(all_factors + tile.first_channel),
         channels(tile.channels),
         output(codes + tile.first_channel),
@@ -31,14 +33,13 @@ struct StoreCodes {
   template <int rows, int panels>
   QSTEP_INLINE void operator()(const __m512i (&sum)[rows][panels]) const {
     unroll<panels>([&](auto p) QSTEP_INLINE {
-      const Rounding rounding(factors + p * tile_columns);
+      const Rounding rounding(factors + p * tile_columns, zero_point);
       const auto mask = static_cast<__mmask16>((1U << std::min(channels - p * tile_columns, tile_columns)) - 1);
       unroll<(rows + 3) / 4>([&](auto g) QSTEP_INLINE {
         constexpr int count = std::min(4, rows - 4 * g);
-        __m512i steps[4];
-        unroll<4>([&](auto i)
-                      QSTEP_INLINE { steps[i] = i < count ? rounding.steps(sum[4 * g + i % count][p]) : steps[0]; });
-        store_rows<count>(range, steps, mask, output + p * tile_columns, row_offsets + 4 * g);
+        __m512i sums[4];
+        unroll<4>([&](auto i) QSTEP_INLINE { sums[i] = sum[4 * g + (i < count ? i : 0)][p]; });
+        store_rows<count>(rounding, range, sums, mask, output + p * tile_columns, row_offsets + 4 * g);
       });
     });
   }
