@@ -7,8 +7,7 @@ An inner loop contains no other loop; it is a micro-kernel's where it multiplies
 gives up on a tile stores each accumulator in each step, two stores for two or three multiplications. One store for
 five multiplications is let pass: short windows hold more vectors than there are registers, and a few of them on the
 stack were measured to be faster than loading the weights again. The 3x3 depthwise kernel is unrolled to the end and has no
-inner loop, so all of it is looked at. It keeps codes that it has unpacked on the stack, instead of unpacking them again,
-and the first half of the words that make up the codes it returns: up to 11 stores for 20 multiplications.
+inner loop, so all of it is looked at: it keeps half of what makes up the codes on the stack, within the same limit.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ KERNEL = re.compile(r"\bmultiply|\baccumulate")
 UNROLLED_KERNEL = re.compile(r"\bmake_(codes|sums)\b")
 SMALLEST_KERNEL = 4
 STORES_LET_PASS = 0.2  # for each multiplication
-STORES_LET_PASS_UNROLLED = 0.55
 FUNCTION = re.compile(r"^[0-9a-f]+ <(.+)>:$")
 INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s+(\S+)\s*(.*)$")
 JUMP = re.compile(r"^j\w+$")
@@ -82,7 +80,6 @@ class Kernel(NamedTuple):
     function: str
     instructions: list[Instruction]
     stack: str  #: of its operands in memory
-    stores_let_pass: float
 
     def multiplications(self) -> int:
         return sum(bool(MULTIPLICATION.match(i.name)) for i in self.instructions)
@@ -99,16 +96,16 @@ def kernels(disassembly: Iterable[str]) -> Iterator[Kernel]:
         found: list[Kernel] = []
         if KERNEL.search(name):
             loops = ([i for i in body if first <= i.address <= last] for first, last in inner_loops(body))
-            found = [Kernel(name, loop, stack, STORES_LET_PASS) for loop in loops]
+            found = [Kernel(name, loop, stack) for loop in loops]
         elif UNROLLED_KERNEL.search(name):
-            found = [Kernel(name, body, stack, STORES_LET_PASS_UNROLLED)]
+            found = [Kernel(name, body, stack)]
         yield from (kernel for kernel in found if kernel.multiplications() >= SMALLEST_KERNEL)
 
 
 def spills(found: Iterable[Kernel]) -> Iterator[Spill]:
     for kernel in found:
         stores, multiplications = kernel.stores(), kernel.multiplications()
-        if stores > kernel.stores_let_pass * multiplications:
+        if stores > STORES_LET_PASS * multiplications:
             first, last = kernel.instructions[0].address, kernel.instructions[-1].address
             yield Spill(kernel.function, first, last, stores, multiplications)
 

@@ -57,6 +57,8 @@ std::vector<Requantized> requantizations(const LayerCase& layer) {
   return {per_channel,
           gemmlowp,
           {"exact", RequantPolicy::exact, {core::exact_multiplier(factor)}, 0, 2, 15},
+          {"exact, ties", RequantPolicy::exact, {core::exact_multiplier(std::exp2(-shift))}, 101, 0, 255},
+          {"exact, beyond int16", RequantPolicy::exact, {core::exact_multiplier(-200 * factor)}, 3, 0, 255},
           {"shift", RequantPolicy::shift, {{1, shift}}, 128, 0, 255}};
 }
 

@@ -192,6 +192,24 @@ TEST(Conv2d, EveryDepthwiseImageSize) {
   }
 }
 
+// Two rows of outputs share pairs of codes, several are computed for a block of channels before the next one.
+TEST(Conv2d, DepthwiseRowsOfAnyGeometry) {
+  const unsigned seed = 20260222;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  const auto below = [&](int n) { return static_cast<int32_t>(random() % static_cast<unsigned>(n)); };
+  for (int trial = 0; trial < 200; ++trial) {
+    const Window window{{3, 3}, {1 + below(4), 1 + below(2)}, {below(4), below(4), below(4), below(4)}, {1, 1}};
+    const int64_t channels = 16 + below(trial % 4 == 0 ? 85 : 33);
+    const int64_t width = 1 + below(trial % 8 == 0 ? 140 : 20);
+    LayerCase layer({1 + below(3), channels, 1 + below(20), width, channels, channels, window}, {8, 3 + below(6)},
+                    Pattern::random, random);
+    layer.sliced = below(2) == 0;
+    expect_exact(layer, 1 + below(5), random);
+    ASSERT_FALSE(HasFailure()) << "trial " << trial;
+  }
+}
+
 TEST(Conv2d, DepthwiseSumsAtTheEdgeOfInt16) {
   std::mt19937 random(1);
   // 255 * (127 + 1) = 32640 and 255 * 128 = 32640 fit; one more does not: 255 * 129 = 32895.
