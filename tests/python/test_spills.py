@@ -65,7 +65,7 @@ def test_stores_elsewhere_are_none(tmp_path: Path):
     assert check_spills(assemble_loop(tmp_path, MULTIPLICATIONS + store.replace("%rsp", "%rsi"))).returncode == 0
 
 
-@pytest.mark.parametrize(("stores", "status"), [(3, 0), (4, 1)])
+@pytest.mark.parametrize(("stores", "status"), [(1, 0), (2, 1)])
 def test_all_of_an_unrolled_kernel_counts(tmp_path: Path, stores: int, status: int):
     body = MULTIPLICATIONS + "vmovdqa %ymm1, (%rsp)\n" * stores
     assert check_spills(assemble(tmp_path, body, "make_codes")).returncode == status
