@@ -9,6 +9,8 @@
 namespace qstep::kernels {
 namespace {
 
+/// t of two codes.
+int64_t sum_of(const BilinearProblem& p, int64_t a, int64_t b) { return p.left * a + p.right * b + folded_constant(p); }
 int64_t half_step(const BilinearProblem& p) { return p.shift == 0 ? 0 : int64_t{1} << (p.shift - 1); }
 int64_t constant_and_half(const BilinearProblem& p) { return folded_constant(p) + half_step(p); }
 int split_bit(const BilinearProblem& p) { return std::min(p.shift, SumParts::most_bits); }
@@ -45,9 +47,8 @@ FloorSum::FloorSum(const BilinearProblem& p)
 bool FloorSum::supports(const BilinearProblem& p) {
   if (p.product != 0 || !SumParts::fit(p, split_bit(p), constant_and_half(p), 0x1p30)) return false;
   const int64_t fraction = (int64_t{1} << p.shift) - 1;
-  return p.shift == 0 || all_codes(p, [&](int64_t a, int64_t b) {
-           return ((p.left * a + p.right * b + folded_constant(p)) & fraction) != half_step(p);
-         });
+  return p.shift == 0 ||
+         all_codes(p, [&](int32_t a, int32_t b) { return (sum_of(p, a, b) & fraction) != half_step(p); });
 }
 
 NarrowSum::NarrowSum(const BilinearProblem& p) : shift(p.shift - excess_bits(p)) {
@@ -66,9 +67,8 @@ bool NarrowSum::supports(const BilinearProblem& p) {
   if (!SumParts::fit(p, excess_bits(p), constant_and_half(p), 0x1p30)) return false;
   const NarrowSum sum(p);
   return all_codes(p, [&](int32_t a, int32_t b) {
-    const int64_t t = p.left * (a - p.zero_code_a) + p.right * (b - p.zero_code_b) + p.constant;
     const int64_t narrow = int64_t{low_half(sum.factors)} * a + int64_t{high_half(sum.factors)} * b + sum.constant;
-    return code(p, narrow >> sum.shift) == code(p, core::shift_right_half_even(t, p.shift));
+    return code(p, narrow >> sum.shift) == code(p, core::shift_right_half_even(sum_of(p, a, b), p.shift));
   });
 }
 
