@@ -88,9 +88,13 @@ class FloatNetwork:
                     made_by[node] = node.name
 
     def quantized(self, act_bits: int, weight_bits: int, batch: int) -> Network:
-        """First and last layer, and what only an addition or the classifier reads, keep 8 bits."""
+        """The first layer's input and weights, the last layer's, and what only an addition reads keep 8 bits."""
         grids: dict[str, Grid] = {INPUT: _grid(self.input_values, 8, None)}
         convolved = {layer.inputs[0] for layer in self.layers.values() if isinstance(layer.module, nn.Conv2d)}
+        pooled = {
+            layer.inputs[0]: name for name, layer in self.layers.items() if isinstance(layer.module, nn.MaxPool2d)
+        }
+        convolved |= {x for x, name in pooled.items() if name in convolved}
         operations: list[Operation] = []
         for name, layer in self.layers.items():
             x = layer.inputs[0]

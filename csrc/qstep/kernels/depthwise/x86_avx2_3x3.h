@@ -1,6 +1,6 @@
 #pragma once
-// Depthwise convolution with windows of 3x3 on AVX2, at column strides of 1 and 2. Nothing is staged: codes are read where
-// they lie, those of padding from a pixel of zero codes, and taps are paired in registers.
+// Depthwise convolution with windows of 3x3 on AVX2, at column strides of 1 and 2. Codes are read where they lie, those of
+// padding from a pixel of zero codes, and staged in pairs of taps.
 #include <memory>
 
 #include "qstep/kernels/conv2d/conv2d.h"

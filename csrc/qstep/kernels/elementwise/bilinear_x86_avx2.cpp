@@ -108,110 +108,35 @@ struct ShiftedSum {
   }
 };
 
-/// An addition by a Sum, which makes steps of eight pairs (a, b) of int16.
-template <class Sum>
-struct PairSums {
-  Sum sum;
-  __m256i zero_point;
-  __m256i clamp_min;
-  __m256i clamp_max;
+using Vector = __m256i;
 
-  explicit PairSums(const BilinearProblem& p)
-      : sum(p),
-        zero_point(_mm256_set1_epi16(static_cast<int16_t>(p.zero_point))),
-        clamp_min(_mm256_set1_epi8(static_cast<char>(p.clamp_min))),
-        clamp_max(_mm256_set1_epi8(static_cast<char>(p.clamp_max))) {}
+QSTEP_INLINE inline Vector repeat_8(int32_t x) { return _mm256_set1_epi8(static_cast<char>(x)); }
+QSTEP_INLINE inline Vector repeat_16(int32_t x) { return _mm256_set1_epi16(static_cast<int16_t>(x)); }
+QSTEP_INLINE inline Vector repeat_32(int32_t x) { return _mm256_set1_epi32(x); }
+QSTEP_INLINE inline Vector unpack_low(Vector a, Vector b) { return _mm256_unpacklo_epi8(a, b); }
+QSTEP_INLINE inline Vector unpack_high(Vector a, Vector b) { return _mm256_unpackhi_epi8(a, b); }
+QSTEP_INLINE inline Vector pack_words(Vector a, Vector b) { return _mm256_packs_epi32(a, b); }
+QSTEP_INLINE inline Vector pack_bytes(Vector a, Vector b) { return _mm256_packus_epi16(a, b); }
+QSTEP_INLINE inline Vector add_saturating_16(Vector a, Vector b) { return _mm256_adds_epi16(a, b); }
+QSTEP_INLINE inline Vector add_32(Vector a, Vector b) { return _mm256_add_epi32(a, b); }
+QSTEP_INLINE inline Vector clamp_8(Vector x, Vector low, Vector high) {
+  return _mm256_min_epu8(_mm256_max_epu8(x, low), high);
+}
+QSTEP_INLINE inline Vector add_products(Vector sum, Vector pairs, Vector factors) {
+  return _mm256_add_epi32(_mm256_madd_epi16(pairs, factors), sum);
+}
+QSTEP_INLINE inline Vector shift_right(Vector x, __m128i count) { return _mm256_srl_epi32(x, count); }
+QSTEP_INLINE inline Vector shift_right_signed(Vector x, __m128i count) { return _mm256_sra_epi32(x, count); }
+QSTEP_INLINE inline Vector sticky(Vector x, Vector rest) {
+  return _mm256_or_si256(x, _mm256_min_epu32(rest, repeat_32(1)));
+}
+QSTEP_INLINE inline Vector round_product(Vector x, float unit) {
+  const __m256 integers = _mm256_set1_ps(0x1.8p23F);
+  const __m256 sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(x), _mm256_set1_ps(unit), integers);
+  return _mm256_sub_epi32(_mm256_castps_si256(sum), _mm256_castps_si256(integers));
+}
 
-  QSTEP_INLINE __m256i codes(__m256i a, __m256i b) const {
-    const __m256i bytes = _mm256_packus_epi16(words(_mm256_unpacklo_epi8(a, b)), words(_mm256_unpackhi_epi8(a, b)));
-    return _mm256_min_epu8(_mm256_max_epu8(bytes, clamp_min), clamp_max);
-  }
-
-  /// Of the pairs of bytes in each lane, in order.
-  QSTEP_INLINE __m256i words(__m256i ab) const {
-    const __m256i zero = _mm256_setzero_si256();
-    const __m256i low = sum.steps(_mm256_unpacklo_epi8(ab, zero));
-    const __m256i high = sum.steps(_mm256_unpackhi_epi8(ab, zero));
-    return _mm256_adds_epi16(_mm256_packs_epi32(low, high), zero_point);
-  }
-};
-
-/// SumParts, eight at a time.
-struct Parts {
-  __m128i bits;
-  __m256i low_factors;
-  __m256i high_factors;
-  __m256i low_constant;
-  __m256i high_constant;
-
-  explicit Parts(const SumParts& parts)
-      : bits(_mm_cvtsi32_si128(parts.bits)),
-        low_factors(_mm256_set1_epi32(parts.low_factors)),
-        high_factors(_mm256_set1_epi32(parts.high_factors)),
-        low_constant(_mm256_set1_epi32(parts.low_constant)),
-        high_constant(_mm256_set1_epi32(parts.high_constant)) {}
-
-  QSTEP_INLINE __m256i low(__m256i ab) const {
-    return _mm256_add_epi32(_mm256_madd_epi16(ab, low_factors), low_constant);
-  }
-  QSTEP_INLINE __m256i high(__m256i ab, __m256i low) const {
-    return _mm256_add_epi32(_mm256_add_epi32(_mm256_madd_epi16(ab, high_factors), high_constant),
-                            _mm256_srl_epi32(low, bits));
-  }
-};
-
-class SplitSums {
- public:
-  explicit SplitSums(const BilinearProblem& p) : SplitSums(SplitSum(p)) {}
-
-  QSTEP_INLINE __m256i steps(__m256i ab) const {
-    const __m256 integers = _mm256_set1_ps(0x1.8p23F);
-    const __m256i low = parts_.low(ab);
-    const __m256i rest = _mm256_min_epu32(_mm256_and_si256(low, low_mask_), _mm256_set1_epi32(1));
-    const __m256 high = _mm256_cvtepi32_ps(_mm256_or_si256(parts_.high(ab, low), rest));
-    return _mm256_sub_epi32(_mm256_castps_si256(_mm256_fmadd_ps(high, unit_, integers)), _mm256_castps_si256(integers));
-  }
-
- private:
-  explicit SplitSums(const SplitSum& sum)
-      : parts_(sum), low_mask_(_mm256_set1_epi32((1 << sum.bits) - 1)), unit_(_mm256_set1_ps(sum.unit)) {}
-
-  Parts parts_;
-  __m256i low_mask_;
-  __m256 unit_;
-};
-
-class FloorSums {
- public:
-  explicit FloorSums(const BilinearProblem& p) : FloorSums(FloorSum(p)) {}
-
-  QSTEP_INLINE __m256i steps(__m256i ab) const { return _mm256_sra_epi32(parts_.high(ab, parts_.low(ab)), shift_); }
-
- private:
-  explicit FloorSums(const FloorSum& sum) : parts_(sum), shift_(_mm_cvtsi32_si128(sum.shift)) {}
-
-  Parts parts_;
-  __m128i shift_;
-};
-
-class NarrowSums {
- public:
-  explicit NarrowSums(const BilinearProblem& p) : NarrowSums(NarrowSum(p)) {}
-
-  QSTEP_INLINE __m256i steps(__m256i ab) const {
-    return _mm256_sra_epi32(_mm256_add_epi32(_mm256_madd_epi16(ab, factors_), constant_), shift_);
-  }
-
- private:
-  explicit NarrowSums(const NarrowSum& sum)
-      : factors_(_mm256_set1_epi32(sum.factors)),
-        constant_(_mm256_set1_epi32(sum.constant)),
-        shift_(_mm_cvtsi32_si128(sum.shift)) {}
-
-  __m256i factors_;
-  __m256i constant_;
-  __m128i shift_;
-};
+#include "qstep/kernels/elementwise/bilinear_x86_sums.inc"
 
 /// The first `count` bytes, count < 32.
 __m256i load_part(const uint8_t* p, int64_t count) {
