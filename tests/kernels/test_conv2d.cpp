@@ -32,7 +32,7 @@ TEST(Conv2d, EveryBitWidthAndPattern) {
   const oracle::Convolution wide{1, 69, 6, 7, 18, 1, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
   const oracle::Convolution pairs{1, 16, 5, 7, 250, 1, Window{{3, 2}, {1, 2}, {1, 1, 1, 1}, {1, 1}}};
   const oracle::Convolution depthwise{1, 37, 6, 7, 37, 37, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
-  const oracle::Convolution stem{1, 3, 9, 8, 18, 1, Window{{5, 5}, {2, 2}, {2, 2, 2, 2}, {1, 1}}};
+  const oracle::Convolution stem{1, 3, 9, 8, 18, 1, Window{{5, 7}, {2, 2}, {2, 3, 2, 3}, {1, 1}}};
   std::set<std::string_view> used;
   for (int a = 2; a <= 8; ++a) {
     for (int w = 2; w <= 8; ++w) {
@@ -63,7 +63,7 @@ TEST(Conv2d, WeightsBeyondInt8) {
       {1, 69, 6, 7, 34, 1, Window{{1, 1}, {2, 2}, {0, 0, 0, 0}, {1, 1}}},
       {1, 37, 6, 7, 37, 37, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}},
       {1, 37, 6, 7, 37, 37, Window{{5, 5}, {2, 2}, {2, 2, 2, 2}, {1, 1}}},
-      {1, 3, 9, 8, 18, 1, Window{{5, 5}, {2, 2}, {2, 2, 2, 2}, {1, 1}}},
+      {1, 3, 9, 8, 18, 1, Window{{5, 7}, {2, 2}, {2, 3, 2, 3}, {1, 1}}},
   };
   for (const oracle::Convolution& shape : shapes) {
     for (const int16_t zero_point : {-127, -1, 2, 100}) {

@@ -1,5 +1,5 @@
-// The drivers of blocked kernels (panel_gemm.h, panel_conv2d.h, winograd_conv2d.h, band_depthwise.h) over arithmetics of
-// scalars: tiles, steps and groups of sizes that no instruction set has.
+// The drivers of blocked kernels (panel_gemm.h, panel_conv2d.h, winograd_conv2d.h, rows_conv2d.h, band_depthwise.h) over
+// arithmetics of scalars: tiles, steps and groups of sizes that no instruction set has.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -13,6 +13,7 @@
 #include "qstep/kernels/depthwise/band_depthwise.h"
 #include "qstep/kernels/gemm/panel_gemm.h"
 #include "qstep/kernels/winograd/winograd_conv2d.h"
+#include "qstep/kernels/winograd_rows/rows_conv2d.h"
 
 namespace qstep::kernels::test {
 namespace {
@@ -266,6 +267,110 @@ TEST(OddTiles, Winograd) {
     EXPECT_EQ(difference(odd_winograd<7, 48, 5, 10, -3>, layer, parts, random), "");
     ASSERT_FALSE(HasFailure()) << "trial " << trial << ": " << layer.describe();
   }
+}
+
+// --- Winograd along rows ---------------------------------------------------------------------------------------------
+
+/// `error` is added to one sum of each tile.
+template <int tile, int input, int32_t error = 0>
+class ScalarWinogradRows {
+ public:
+  static constexpr int tile_groups = tile;
+  static constexpr int input_groups = input;
+
+  static void transform_input(const uint8_t* codes, int64_t channels, int64_t groups, int16_t* data,
+                              int64_t position_stride) {
+    for (int64_t g = 0; g < groups; ++g) {
+      for (int p = 0; p < winograd_rows::positions; ++p) {
+        int16_t* to = data + p * position_stride + g * winograd_rows::group_data;
+        std::fill_n(to, winograd_rows::group_data, int16_t{0});
+        for (int i = 0; i < winograd_rows::group_pairs * winograd_rows::phases; ++i) {
+          const int64_t column = g * winograd_rows::group_outputs * winograd_rows::phases + i;
+          const int phase = i % winograd_rows::phases;
+          const int16_t factor = winograd_rows::data_matrix[p][i / winograd_rows::phases][phase];
+          for (int64_t c = 0; c < channels; ++c) {
+            const int64_t place = p == winograd_rows::at_3 ? c : c * winograd_rows::phases + phase;
+            to[place] = static_cast<int16_t>(to[place] + factor * codes[column * channels + c]);
+          }
+        }
+      }
+    }
+  }
+
+  static void multiply(const winograd_rows::Product& product) {
+    const int16_t* weights = product.weights;
+    for (int p = 0; p < winograd_rows::positions; ++p) {
+      const auto steps = p == winograd_rows::at_3 ? product.steps_at_3 : product.steps;
+      for (int i = 0; i < product.groups * tile_columns; ++i) {
+        int32_t sum = product.start[p * tile_columns + i % tile_columns];
+        for (size_t s = 0; s < steps.size(); ++s) {
+          const int16_t* data = steps[s] + product.offset + p * product.position_stride;
+          for (int half = 0; half < 2; ++half) {
+            sum += data[i / tile_columns * winograd_rows::group_data + half] *
+                   weights[(static_cast<int64_t>(s) * tile_columns + i % tile_columns) * 2 + half];
+          }
+        }
+        product.sums[p * tile_groups * tile_columns + i] = sum;
+      }
+      weights += static_cast<int64_t>(steps.size()) * winograd_rows::WeightLayout::step_size;
+    }
+    product.sums[winograd_rows::at_infinity * tile_groups * tile_columns] += error;
+  }
+
+  static void transform_output(const int32_t* sums, int groups, int32_t* accumulators) {
+    constexpr int infinity = INT16_MAX;
+    static constexpr int points[winograd_rows::positions] = {0, 1, -1, 2, -2, infinity, 3};
+    for (int i = 0; i < groups * tile_columns; ++i) {
+      int32_t* column =
+          accumulators + i / tile_columns * winograd_rows::group_outputs * tile_columns + i % tile_columns;
+      for (int output = 0; output < winograd_rows::group_outputs; ++output) {
+        int64_t total = 0;
+        for (int p = 0; p < winograd_rows::positions; ++p) {
+          int power = 1;
+          for (int k = 0; k < output && points[p] != infinity; ++k) power *= points[p];
+          if (points[p] == infinity && output + 1 < winograd_rows::group_outputs) power = 0;
+          total += int64_t{power} * sums[p * tile_groups * tile_columns + i];
+        }
+        column[output * tile_columns] = static_cast<int32_t>(total / winograd_rows::unit);
+      }
+    }
+  }
+
+  static void finish(const Epilogue& epilogue, const AccumulatorTile& tile_of_outputs, const Output& output) {
+    epilogue.store_reference(tile_of_outputs, output);
+  }
+};
+
+template <int tile, int input, int32_t error = 0>
+constexpr Conv2dKernel odd_winograd_rows{"odd tiles", Isa::reference, takes_all,
+                                         winograd_rows::pack_rows_conv2d<ScalarWinogradRows<tile, input, error>>};
+
+TEST(OddTiles, WinogradRows) {
+  const unsigned seed = 20261124;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  const auto below = [&](int n) { return static_cast<int32_t>(random() % static_cast<unsigned>(n)); };
+  for (int trial = 0; trial < 40; ++trial) {
+    const Window window{{7 - below(6), 7}, {1 + below(3), 2}, {below(4), below(4), below(4), below(4)}, {1, 1}};
+    const int64_t channels = std::max(1 + below(4), (6 + window.kernel[0]) / window.kernel[0]);
+    if (channels > 4) continue;
+    LayerCase layer({1 + below(2), channels, 1 + below(12), 1 + below(40), 1 + below(40), 1, window}, {8, 8},
+                    all_patterns[below(5)], random);
+    layer.sliced = below(2) == 0;
+    const int parts = 1 + below(4);
+    EXPECT_EQ(difference(odd_winograd_rows<1, 1>, layer, parts, random), "");
+    EXPECT_EQ(difference(odd_winograd_rows<3, 5>, layer, parts, random), "");
+    EXPECT_EQ(difference(odd_winograd_rows<8, 3>, layer, parts, random), "");
+    ASSERT_FALSE(HasFailure()) << "trial " << trial << ": " << layer.describe();
+  }
+}
+
+TEST(NegativeControl, OneUnitInOneSumAlongRowsIsCaught) {
+  std::mt19937 random(20261126);
+  const Window window{{7, 7}, {2, 2}, {3, 3, 3, 3}, {1, 1}};
+  const LayerCase layer({1, 3, 9, 32, 5, 1, window}, {8, 8}, Pattern::random, random);
+  EXPECT_EQ(difference(odd_winograd_rows<3, 2, 0>, layer, 1, random), "");
+  EXPECT_NE(difference(odd_winograd_rows<3, 2, winograd_rows::unit>, layer, 1, random), "");
 }
 
 // --- depthwise -------------------------------------------------------------------------------------------------------

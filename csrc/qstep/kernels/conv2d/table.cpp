@@ -16,6 +16,8 @@
 #include "qstep/kernels/winograd/winograd_conv2d.h"
 #include "qstep/kernels/winograd/x86_avx2.h"
 #include "qstep/kernels/winograd/x86_avx512vnni.h"
+#include "qstep/kernels/winograd_rows/rows_conv2d.h"
+#include "qstep/kernels/winograd_rows/x86_avx2.h"
 
 namespace qstep::kernels {
 namespace {
@@ -59,6 +61,8 @@ constexpr Conv2dKernel table[] = {
      winograd::pack_winograd_conv2d<winograd::avx2::Maddubs16>},
     {"winograd_avx2_madd16", Isa::avx2, winograd::supports_winograd_conv2d<winograd::avx2::Madd16>,
      winograd::pack_winograd_conv2d<winograd::avx2::Madd16>},
+    {"winograd_rows_avx2_madd16", Isa::avx2, winograd_rows::is_suitable,
+     winograd_rows::pack_rows_conv2d<winograd_rows::avx2::Madd16>},
     {"stem_avx2_maddubs16", Isa::avx2, supports_stem<avx2::Maddubs16ByStep>, pack_panel_conv2d<avx2::Maddubs16ByStep>},
     {"conv2d_avx2_maddubs16", Isa::avx2, supports_panel_conv2d<avx2::Maddubs16>, pack_panel_conv2d<avx2::Maddubs16>},
     {"conv2d_avx2_madd16", Isa::avx2, supports_panel_conv2d<avx2::Madd16>, pack_panel_conv2d<avx2::Madd16>},

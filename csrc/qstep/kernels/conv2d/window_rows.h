@@ -14,6 +14,7 @@
 #include <type_traits>
 
 #include "qstep/kernels/conv2d/conv2d.h"
+#include "qstep/kernels/conv2d/image_taps.h"
 #include "qstep/kernels/gemm/panel_gemm.h"
 
 namespace qstep::kernels {
@@ -90,6 +91,7 @@ class WindowRows {
         input_(arguments.input_layout),
         output_(arguments.output_layout),
         codes_(arguments.input),
+        taps_{input_, geometry.group_channels, geometry.zero_code},
         band_(shape(geometry, output_)),
         reading_(reading(geometry, band_)),
         scratch_(scratch, geometry.depth()) {
@@ -205,7 +207,7 @@ class WindowRows {
     int64_t bottom = 0;
     const auto copy_rows = [&] {
       for (int64_t row = top; row < bottom; ++row, band += pitch) {
-        copy_taps(codes, image, row - window.padding[0], first_column - window.padding[1], columns, 1, band);
+        taps_.copy(codes, image, row - window.padding[0], first_column - window.padding[1], columns, 1, band);
       }
     };
     for_each_row_of_pixels(first, count, [&](int begin, int pixels, const PixelCursor& at) {
@@ -227,44 +229,8 @@ class WindowRows {
     const int64_t y = at.row * window.stride[0] - window.padding[0];
     const int64_t x = at.column * window.stride[1] - window.padding[1];
     for (int64_t i = 0; i < window.kernel[0]; ++i) {
-      copy_taps(codes, at.image, y + i * window.dilation[0], x, window.kernel[1], window.dilation[1], output);
+      taps_.copy(codes, at.image, y + i * window.dilation[0], x, window.kernel[1], window.dilation[1], output);
       output += window.kernel[1] * geometry_.group_channels;
-    }
-  }
-
-  /// `count` taps of image row y, from column x on, of which any may be outside. Neighbouring pixels are copied as one run.
-  void copy_taps(const uint8_t* codes, int64_t image, int64_t y, int64_t x, int64_t count, int64_t dilation,
-                 Code* output) const {
-    const int64_t channels = geometry_.group_channels;
-    if (y < 0 || y >= input_.height) {
-      copy_padding(count * channels, output);
-      return;
-    }
-    const uint8_t* row = codes + input_.offset(image, y, 0);
-    if (dilation == 1 && input_.pixel_stride == channels) {
-      const int64_t begin = std::clamp<int64_t>(-x, 0, count);
-      const int64_t end = std::clamp<int64_t>(input_.width - x, begin, count);
-      copy_padding(begin * channels, output);
-      if (begin < end) {
-        Arithmetic::stage(row + (x + begin) * channels, (end - begin) * channels, output + begin * channels);
-      }
-      copy_padding((count - end) * channels, output + end * channels);
-      return;
-    }
-    for (int64_t j = 0; j < count; ++j, x += dilation, output += channels) {
-      if (x < 0 || x >= input_.width) {
-        copy_padding(channels, output);
-      } else {
-        Arithmetic::stage(row + x * input_.pixel_stride, channels, output);
-      }
-    }
-  }
-
-  void copy_padding(int64_t count, Code* output) const {
-    if constexpr (requires { Arithmetic::stage_copies(geometry_.zero_code, count, output); }) {
-      Arithmetic::stage_copies(geometry_.zero_code, count, output);
-    } else {
-      std::fill_n(output, count, geometry_.zero_code);
     }
   }
 
@@ -272,6 +238,7 @@ class WindowRows {
   const ImageLayout& input_;
   const ImageLayout& output_;
   const uint8_t* codes_;
+  ImageTaps<Arithmetic> taps_;
   BandShape band_;
   Reading reading_;
   RowScratch<Arithmetic> scratch_;
