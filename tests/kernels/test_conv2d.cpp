@@ -32,6 +32,7 @@ TEST(Conv2d, EveryBitWidthAndPattern) {
   const oracle::Convolution wide{1, 69, 6, 7, 18, 1, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
   const oracle::Convolution pairs{1, 16, 5, 7, 250, 1, Window{{3, 2}, {1, 2}, {1, 1, 1, 1}, {1, 1}}};
   const oracle::Convolution depthwise{1, 37, 6, 7, 37, 37, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
+  const oracle::Convolution strided{1, 81, 5, 9, 81, 81, Window{{3, 3}, {2, 2}, {1, 1, 1, 1}, {1, 1}}};
   const oracle::Convolution stem{1, 3, 9, 8, 18, 1, Window{{5, 7}, {2, 2}, {2, 3, 2, 3}, {1, 1}}};
   std::set<std::string_view> used;
   for (int a = 2; a <= 8; ++a) {
@@ -40,6 +41,7 @@ TEST(Conv2d, EveryBitWidthAndPattern) {
         used.merge(expect_exact(LayerCase(ordinary, {a, w}, pattern, random), 1, random));
         used.merge(expect_exact(LayerCase(wide, {a, w}, pattern, random), 1, random));
         used.merge(expect_exact(LayerCase(depthwise, {a, w}, pattern, random), 1, random));
+        used.merge(expect_exact(LayerCase(strided, {a, w}, pattern, random), 1, random));
         used.merge(expect_exact(LayerCase(stem, {a, w}, pattern, random), 2, random));
         ASSERT_FALSE(HasFailure()) << "A" << a << "W" << w;
       }

@@ -36,7 +36,10 @@ QSTEP_INLINE inline void unroll(Body body) {
   unroll_sequence(body, std::make_integer_sequence<int, Count>{});
 }
 
-QSTEP_INLINE inline void keep_in_register(__m512i& x) { asm("" : "+v"(x)); }
+template <class Vector>
+QSTEP_INLINE inline void keep_in_register(Vector& x) {
+  asm("" : "+v"(x));
+}
 
 QSTEP_INLINE inline __m512i load(const void* p) { return _mm512_loadu_si512(p); }
 QSTEP_INLINE inline void store(void* p, __m512i x) { _mm512_storeu_si512(p, x); }

@@ -6,6 +6,7 @@
 #include "qstep/kernels/depthwise/x86_avx2.h"
 #include "qstep/kernels/depthwise/x86_avx2_3x3.h"
 #include "qstep/kernels/depthwise/x86_avx512.h"
+#include "qstep/kernels/depthwise/x86_avx512_3x3.h"
 #include "qstep/kernels/gemm/x86_avx2.h"
 #include "qstep/kernels/gemm/x86_avx2_shuffle.h"
 #include "qstep/kernels/gemm/x86_avx512vnni.h"
@@ -38,6 +39,7 @@ bool shuffles_avx2(const Conv2dProblem& problem) {
 
 constexpr Conv2dKernel table[] = {
 #if defined(__x86_64__)
+    {"depthwise_avx512vnni_3x3", Isa::avx512vnni, avx512vnni::supports_depthwise_3x3, avx512vnni::pack_depthwise_3x3},
     {"depthwise_avx512vnni", Isa::avx512vnni, supports_band_depthwise<avx512vnni::DepthwiseDot8>,
      pack_band_depthwise<avx512vnni::DepthwiseDot8>},
     {"depthwise_avx2_3x3", Isa::avx2, avx2::supports_depthwise_3x3, avx2::pack_depthwise_3x3},

@@ -81,10 +81,13 @@ class CodeRange {
 
   /// The codes of four rows, from the words of the first and of the last two.
   QSTEP_INLINE __m512i codes(__m512i first, __m512i second) const {
-    const __m512i bytes = _mm512_packus_epi16(first, second);
-    const __m512i clamped = is_all_ ? bytes : _mm512_min_epu8(_mm512_max_epu8(bytes, low_), high_);
     return _mm512_maskz_permutexvar_epi32(
-        all_lanes, _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), clamped);
+        all_lanes, _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), bytes(first, second));
+  }
+  /// The same in the order of vpackuswb.
+  QSTEP_INLINE __m512i bytes(__m512i first, __m512i second) const {
+    const __m512i bytes = _mm512_packus_epi16(first, second);
+    return is_all_ ? bytes : _mm512_min_epu8(_mm512_max_epu8(bytes, low_), high_);
   }
 
  private:
