@@ -182,8 +182,9 @@ class PanelGemm {
     const int height = count / tiles;
     const int higher = count % tiles;
     const int step = tile_step(height + (higher > 0 ? 1 : 0));
-    for (int64_t start = panels.begin; start < panels.end; start += cached_panels_) {
-      const int64_t end = std::min(start + cached_panels_, panels.end);
+    const int64_t at_once = tiles > 1 ? cached_panels_ : panels.end - panels.begin;
+    for (int64_t start = panels.begin; start < panels.end; start += at_once) {
+      const int64_t end = std::min(start + at_once, panels.end);
       int begin = 0;
       for (int t = 0; t < tiles; ++t) {
         const int tile_height = height + (t < higher ? 1 : 0);

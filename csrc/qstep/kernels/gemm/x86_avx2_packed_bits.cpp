@@ -108,9 +108,10 @@ QSTEP_INLINE inline __m256i weights_of_step(__m256i group) {
   return _mm256_and_si256(_mm256_srli_epi16(group, step * bits), _mm256_set1_epi8((1 << bits) - 1));
 }
 
+/// of_rows: what is added to each row's accumulators.
 template <int bits, int rows, int panels>
 void multiply_packed_bits(const TileInput<int8_t>& input, const PackedBits<bits>& packed, const uint8_t* panel,
-                          const int32_t* sums, const int32_t* bias, int32_t* tile) {
+                          const int32_t (&of_rows)[rows], const int32_t* sums, const int32_t* bias, int32_t* tile) {
   using Arithmetic = PackedBits16<bits>;
   constexpr int halves = 2 * panels;
   const int64_t groups = packed.groups;
@@ -120,8 +121,7 @@ void multiply_packed_bits(const TileInput<int8_t>& input, const PackedBits<bits>
   __m256i sum[rows][halves];
   unroll<rows>([&](auto r) QSTEP_INLINE {
     row[r] = input.row[r];
-    const int32_t codes = sum_codes<Arithmetic::depth_step>(row[r], input.steps, groups);
-    const __m256i of_row = _mm256_set1_epi32(static_cast<int32_t>(int64_t{packed.offset} * codes));
+    const __m256i of_row = _mm256_set1_epi32(of_rows[r]);
     unroll<halves>([&](auto h) QSTEP_INLINE {
       constexpr int column = h * half_columns;
       sum[r][h] = _mm256_add_epi32(_mm256_add_epi32(load(bias + column), load(sums + column)), of_row);
@@ -172,10 +172,20 @@ template <int bits>
 void PackedBits16<bits>::multiply(int64_t panel, int panels, const TileInput<int8_t>& input, const int32_t* bias,
                                   int32_t* tile) const {
   const int32_t* sums = sums_.data() + panel * tile_columns;
-  with_constant<tile_rows>(input.rows, [&](auto r) QSTEP_INLINE {
-    with_constant<tile_panels(r)>(panels, [&](auto p) QSTEP_INLINE {
-      multiply_packed_bits<bits, r, p>(input, packed_, packed_.panel(panel), sums, bias, tile);
-    });
+  with_constant<tile_rows>(input.rows, [&](auto rows) QSTEP_INLINE {
+    constexpr int at_once = rows == 1 ? 2 : 1;
+    int32_t of_rows[rows];
+    for (int r = 0; r < rows; ++r) {
+      const int64_t codes = sum_codes<depth_step>(input.row[r], input.steps, packed_.groups);
+      of_rows[r] = static_cast<int32_t>(packed_.offset * codes);
+    }
+    for (int p = 0; p < panels; p += at_once) {
+      const int column = p * tile_columns;
+      with_constant<at_once>(std::min(at_once, panels - p), [&](auto count) QSTEP_INLINE {
+        multiply_packed_bits<bits, rows, count>(input, packed_, packed_.panel(panel + p), of_rows, sums + column,
+                                                bias + column, tile + column * tile_rows);
+      });
+    }
   });
 }
 
@@ -184,66 +194,55 @@ template class PackedBits16<4>;
 
 namespace {
 
-template <int rows, int panels>
+template <int rows>
 void multiply_centred_bytes(const TileInput<int8_t>& input, const int8_t* panel, int64_t steps, const int32_t* sums,
                             const int32_t* bias, int32_t* tile) {
-  const int64_t panel_size = steps * quads * step_weights;
   const __m256i ones = _mm256_set1_epi16(1);
   const int8_t* row[rows];
-  __m256i sum[rows][panels][2];
+  __m256i sum[rows][2];
   unroll<rows>([&](auto r) QSTEP_INLINE {
     row[r] = input.row[r];
-    unroll<panels>([&](auto p) QSTEP_INLINE {
-      unroll<2>([&](auto half) QSTEP_INLINE {
-        constexpr int column = p * tile_columns + half * half_columns;
-        sum[r][p][half] = _mm256_add_epi32(load(bias + column), load(sums + column));
-      });
+    unroll<2>([&](auto half) QSTEP_INLINE {
+      constexpr int column = half * half_columns;
+      sum[r][half] = _mm256_add_epi32(load(bias + column), load(sums + column));
     });
   });
   for (int64_t s = 0; s < steps; ++s) {
     const int32_t first_code = input.steps[s];
     unroll<quads>([&](auto quad) QSTEP_INLINE {
+      const int8_t* weights = panel + quad * step_weights;
+      prefetch_weights(weights);
       unroll<rows>([&](auto r) QSTEP_INLINE {
         const __m256i codes = broadcast_4_bytes(row[r] + first_code + quad * step_depth);
         const __m256i magnitudes = _mm256_abs_epi8(codes);
-        unroll<panels>([&](auto p) QSTEP_INLINE {
-          const int8_t* weights = panel + p * panel_size + quad * step_weights;
-          if constexpr (r == 0) prefetch_weights(weights);
-          unroll<2>([&](auto half) QSTEP_INLINE {
-            const __m256i signed_weights = _mm256_sign_epi8(load(weights + half * half_weights), codes);
-            add_int32(sum[r][p][half], _mm256_madd_epi16(_mm256_maddubs_epi16(magnitudes, signed_weights), ones));
-          });
+        unroll<2>([&](auto half) QSTEP_INLINE {
+          const __m256i signed_weights = _mm256_sign_epi8(load(weights + half * half_weights), codes);
+          add_int32(sum[r][half], _mm256_madd_epi16(_mm256_maddubs_epi16(magnitudes, signed_weights), ones));
         });
       });
     });
     panel += quads * step_weights;
   }
   unroll<rows>([&](auto r) QSTEP_INLINE {
-    unroll<panels>([&](auto p) QSTEP_INLINE {
-      int32_t* to = tile + (p * CentredBytes::tile_rows + r) * tile_columns;
-      store(to, sum[r][p][0]);
-      store(to + half_columns, sum[r][p][1]);
-    });
+    store(tile + r * tile_columns, sum[r][0]);
+    store(tile + r * tile_columns + half_columns, sum[r][1]);
   });
 }
 
 }  // namespace
 
-void CentredBytes::multiply(int64_t panel, int panels, const TileInput<int8_t>& input, const int32_t* bias,
+void CentredBytes::multiply(int64_t panel, int, const TileInput<int8_t>& input, const int32_t* bias,
                             int32_t* tile) const {
   const int8_t* weights = weights_.data() + panel * steps_ * quads * step_weights;
   const int32_t* sums = sums_.data() + panel * tile_columns;
-  with_constant<tile_rows>(input.rows, [&](auto r) QSTEP_INLINE {
-    with_constant<tile_panels(r)>(
-        panels, [&](auto p) QSTEP_INLINE { multiply_centred_bytes<r, p>(input, weights, steps_, sums, bias, tile); });
+  with_constant<tile_rows>(input.rows, [&](auto rows) QSTEP_INLINE {
+    multiply_centred_bytes<rows>(input, weights, steps_, sums, bias, tile);
   });
-  for (int p = 0; p < panels; ++p) {
-    for (const CutWeight& cut : cuts_[static_cast<size_t>(panel + p)]) {
-      const int32_t place = input.steps[cut.k / depth_step] + cut.k % depth_step;
-      for (int r = 0; r < input.rows; ++r) {
-        int32_t& sum = tile[(p * tile_rows + r) * tile_columns + cut.column];
-        sum = static_cast<int32_t>(int64_t{sum} - input.row[r][place]);
-      }
+  for (const CutWeight& cut : cuts_[static_cast<size_t>(panel)]) {
+    const int32_t place = input.steps[cut.k / depth_step] + cut.k % depth_step;
+    for (int r = 0; r < input.rows; ++r) {
+      int32_t& sum = tile[r * tile_columns + cut.column];
+      sum = static_cast<int32_t>(int64_t{sum} - input.row[r][place]);
     }
   }
 }

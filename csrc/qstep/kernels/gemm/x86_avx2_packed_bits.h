@@ -34,7 +34,7 @@ class PackedBits16 : public CentredCodes {
 
  public:
   static constexpr int tile_rows = 2;
-  static constexpr int tile_panels(int rows) { return rows == 1 ? 2 : 1; }
+  static constexpr int tile_panels(int rows) { return rows == 1 ? 16 : 1; }
   static constexpr int depth_step = Packed::group_depth;
   static constexpr int window = bits == 4 ? 4 : 8;  ///< in groups of steps
   static constexpr int depth_run = window * depth_step;
@@ -59,7 +59,7 @@ class PackedBits16 : public CentredCodes {
 class CentredBytes : public CentredCodes {
  public:
   static constexpr int tile_rows = 4;
-  static constexpr int tile_panels(int rows) { return rows <= 2 ? 2 : 1; }
+  static constexpr int tile_panels(int) { return 1; }
   static constexpr int depth_step = 16;
   static constexpr int depth_run = depth_step;
 
