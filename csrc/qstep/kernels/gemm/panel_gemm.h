@@ -181,8 +181,8 @@ class PanelGemm {
     const int tiles = static_cast<int>(ceil_divide(count, tile_rows));
     const int height = count / tiles;
     const int higher = count % tiles;
-    const int step = tile_step(height + (higher > 0 ? 1 : 0));
     const int64_t at_once = tiles > 1 ? cached_panels_ : panels.end - panels.begin;
+    const int64_t step = tile_step(height + (higher > 0 ? 1 : 0), at_once);
     for (int64_t start = panels.begin; start < panels.end; start += at_once) {
       const int64_t end = std::min(start + at_once, panels.end);
       int begin = 0;
@@ -204,9 +204,9 @@ class PanelGemm {
     return false;
   }
 
-  /// Panels that a tile of so many rows is multiplied with at once.
-  int tile_step(int rows) const {
-    if (finishes_in_registers()) return static_cast<int>(cached_panels_);
+  /// Panels of a run of them that a tile of so many rows is multiplied with at once.
+  int64_t tile_step(int rows, int64_t run) const {
+    if (finishes_in_registers()) return run;
     return sums_ == 1 ? Arithmetic::tile_panels(rows) : 1;
   }
 
