@@ -30,6 +30,7 @@ TEST(Conv2d, EveryBitWidthAndPattern) {
   std::mt19937 random(seed);
   const oracle::Convolution ordinary{1, 13, 6, 7, 18, 1, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
   const oracle::Convolution wide{1, 69, 6, 7, 18, 1, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
+  const oracle::Convolution halving{1, 48, 6, 7, 18, 1, Window{{3, 3}, {2, 2}, {1, 1, 1, 1}, {1, 1}}};
   const oracle::Convolution pairs{1, 16, 5, 7, 250, 1, Window{{3, 2}, {1, 2}, {1, 1, 1, 1}, {1, 1}}};
   const oracle::Convolution depthwise{1, 37, 6, 7, 37, 37, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
   const oracle::Convolution strided{1, 81, 5, 9, 81, 81, Window{{3, 3}, {2, 2}, {1, 1, 1, 1}, {1, 1}}};
@@ -40,6 +41,7 @@ TEST(Conv2d, EveryBitWidthAndPattern) {
       for (const Pattern pattern : all_patterns) {
         used.merge(expect_exact(LayerCase(ordinary, {a, w}, pattern, random), 1, random));
         used.merge(expect_exact(LayerCase(wide, {a, w}, pattern, random), 1, random));
+        used.merge(expect_exact(LayerCase(halving, {a, w}, pattern, random), 1, random));
         used.merge(expect_exact(LayerCase(depthwise, {a, w}, pattern, random), 1, random));
         used.merge(expect_exact(LayerCase(strided, {a, w}, pattern, random), 1, random));
         used.merge(expect_exact(LayerCase(stem, {a, w}, pattern, random), 2, random));

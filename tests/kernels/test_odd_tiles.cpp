@@ -148,23 +148,38 @@ TEST(NegativeControl, TheSameKernelPassesWhereItCannotSaturate) {
 
 // --- Winograd --------------------------------------------------------------------------------------------------------
 
-/// x -> M x M^T of 4x4 matrices, from where they lie, element by element `stride` apart.
-template <class T>
-std::array<int32_t, winograd::positions> transform(const int (&matrix)[4][4], const T* x, int64_t stride) {
-  std::array<int32_t, winograd::positions> result{};
-  for (int i = 0; i < 4; ++i) {
-    for (int j = 0; j < 4; ++j) {
-      for (int k = 0; k < winograd::positions; ++k) {
-        result[static_cast<size_t>(4 * i + j)] += matrix[i][k / 4] * matrix[j][k % 4] * x[k * stride];
-      }
-    }
+template <class Scheme>
+struct WinogradMatrices;
+
+template <>
+struct WinogradMatrices<winograd::Stride1> {
+  static constexpr int b[4][4] = {{1, 0, -1, 0}, {0, 1, 1, 0}, {0, -1, 1, 0}, {0, 1, 0, -1}};
+  static constexpr int g[4][3] = {{2, 0, 0}, {1, 1, 1}, {1, -1, 1}, {0, 0, 2}};
+  static constexpr int a[2][4] = {{1, 1, 1, 0}, {0, 1, -1, -1}};
+};
+
+template <>
+struct WinogradMatrices<winograd::Stride2> {
+  static constexpr int b[5][5] = {
+      {1, 0, -1, 0, 0}, {0, 1, 0, 0, 0}, {0, 0, 1, 0, 0}, {0, 0, 0, 1, 0}, {0, 0, -1, 0, 1}};
+  static constexpr int g[5][3] = {{1, 0, 0}, {0, 1, 0}, {1, 0, 1}, {0, 1, 0}, {0, 0, 1}};
+  static constexpr int a[2][3] = {{1, 1, 0}, {0, 1, 1}};
+};
+
+/// Element (i, j) of M x M^T, where x(k, l) is an element of x.
+template <int rows, int columns, class Element>
+int32_t transform(const int (&matrix)[rows][columns], int i, int j, Element x) {
+  int64_t sum = 0;
+  for (int k = 0; k < columns; ++k) {
+    for (int l = 0; l < columns; ++l) sum += int64_t{matrix[i][k]} * matrix[j][l] * x(k, l);
   }
-  return result;
+  return static_cast<int32_t>(sum);
 }
 
-template <int rows, int panel_columns, int step, int vector_lanes, int32_t offset>
+template <class SchemeOf, int rows, int panel_columns, int step, int vector_lanes, int32_t offset>
 class ScalarWinograd {
  public:
+  using Scheme = SchemeOf;
   using Data = int16_t;
   using Weight = int16_t;
   static constexpr int columns = panel_columns;
@@ -178,37 +193,35 @@ class ScalarWinograd {
   explicit ScalarWinograd(const Conv2dProblem&) {}
   size_t bytes() const { return 0; }
 
-  static void transform_kernels(const int8_t* kernels, int64_t size, int16_t* weights, int64_t position_stride) {
-    static constexpr int g[4][4] = {{2, 0, 0, 0}, {1, 1, 1, 0}, {1, -1, 1, 0}, {0, 0, 2, 0}};
-    for (int64_t i = 0; i < size; ++i) {
-      int taps[winograd::positions] = {};  // with a row and a column of zeros
-      for (int t = 0; t < winograd::kernel_taps; ++t) {
-        taps[4 * (t / 3) + t % 3] = kernels[(i / lanes * winograd::kernel_taps + t) * lanes + i % lanes];
+  /// Planes of a position lie one after the other.
+  static void transform_kernels(const int8_t* kernels, int64_t size, int16_t* weights, int64_t plane_stride) {
+    for_each_plane([&](int i, int j, const winograd::Plane& plane) {
+      int16_t* to = weights + winograd::place_of<Scheme, int16_t>(plane.position, plane_stride) + plane.index * size;
+      for (int64_t w = 0; w < size; ++w) {
+        const auto tap = [&](int y, int x) {
+          return kernels[(w / lanes * winograd::kernel_taps + 3 * y + x) * lanes + w % lanes];
+        };
+        to[w] = static_cast<int16_t>(transform(Matrices::g, i, j, tap));
       }
-      const auto transformed = transform(g, taps, 1);
-      for (int p = 0; p < winograd::positions; ++p) {
-        weights[p * position_stride + i] = static_cast<int16_t>(transformed[static_cast<size_t>(p)]);
-      }
-    }
+    });
   }
 
   static void transform_input(const winograd::PatchRow& row, int64_t channels, int32_t data_offset, int16_t* data,
-                              int64_t patch_stride, int64_t position_stride) {
-    static constexpr int b[4][4] = {{1, 0, -1, 0}, {0, 1, 1, 0}, {0, -1, 1, 0}, {0, 1, 0, -1}};
+                              int64_t patch_stride, int64_t plane_stride) {
     constexpr int16_t garbage = 77;  // beyond the channels, where weights are zero
-    for (int i = 0; i < row.count; ++i) {
-      for (int64_t c = 0; c < patch_stride; ++c) {
-        int codes[winograd::positions] = {};
-        for (int p = 0; p < winograd::positions && c < channels; ++p) {
-          codes[p] = row.pixel(p / 4, row.column + winograd::patch_outputs * i + p % 4)[c];
-        }
-        const auto transformed = transform(b, codes, 1);
-        for (int p = 0; p < winograd::positions; ++p) {
-          const int32_t value = transformed[static_cast<size_t>(p)] + (p == winograd::centre ? 0 : data_offset);
-          data[p * position_stride + i * patch_stride + c] = c < channels ? static_cast<int16_t>(value) : garbage;
+    for_each_plane([&](int i, int j, const winograd::Plane& plane) {
+      const int planes = winograd::planes_at<Scheme>(plane.position);
+      for (int n = 0; n < row.count; ++n) {
+        int16_t* to = data + winograd::place_of<Scheme, int16_t>(plane.position, plane_stride) +
+                      ((row.place + n) * planes + plane.index) * patch_stride;
+        const int64_t column = row.column + winograd::patch_outputs * Scheme::stride * n;
+        for (int64_t c = 0; c < patch_stride; ++c) {
+          const auto code = [&](int y, int x) { return row.pixel(y, column + x)[c]; };
+          const int32_t added = plane.position == winograd::centre ? 0 : data_offset;
+          to[c] = c < channels ? static_cast<int16_t>(transform(Matrices::b, i, j, code) + added) : garbage;
         }
       }
-    }
+    });
   }
 
   void multiply(int64_t, const winograd::Product<int16_t, int16_t>& product) const {
@@ -227,14 +240,15 @@ class ScalarWinograd {
   static int transform_output(const int32_t* sums, int64_t patch_stride, int64_t position_stride,
                               const winograd::PatchExtent* extents, int count, const int32_t* bias,
                               int32_t* accumulators) {
-    static constexpr int a[4][4] = {{1, 1, 1, 0}, {0, 1, -1, -1}, {0, 0, 0, 0}, {0, 0, 0, 0}};
     int stored = 0;
     for (int i = 0; i < count; ++i) {
       for (int y = 0; y <= (extents[i].bottom ? 1 : 0); ++y) {
         for (int x = 0; x <= (extents[i].right ? 1 : 0); ++x, ++stored) {
           for (int c = 0; c < tile_columns; ++c) {
-            const auto outputs = transform(a, sums + i * patch_stride + c, position_stride);
-            accumulators[stored * tile_columns + c] = (outputs[static_cast<size_t>(4 * y + x)] + bias[c]) / 4;
+            const auto sum = [&](int k, int l) {
+              return sums[i * patch_stride + (k * Scheme::sides + l) * position_stride + c];
+            };
+            accumulators[stored * tile_columns + c] = (transform(Matrices::a, y, x, sum) + bias[c]) / Scheme::unit;
           }
         }
       }
@@ -245,26 +259,44 @@ class ScalarWinograd {
   static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
     epilogue.store_reference(tile, output);
   }
+
+ private:
+  using Matrices = WinogradMatrices<Scheme>;
+
+  template <class Body>
+  static void for_each_plane(Body body) {
+    for (int i = 0; i < Scheme::patch_size; ++i) {
+      for (int j = 0; j < Scheme::patch_size; ++j) body(i, j, winograd::plane_of<Scheme>(i, j));
+    }
+  }
 };
 
-template <int rows, int columns, int step, int lanes, int32_t offset>
-constexpr Conv2dKernel odd_winograd{"odd tiles", Isa::reference, takes_all,
-                                    winograd::pack_winograd_conv2d<ScalarWinograd<rows, columns, step, lanes, offset>>};
+template <class Scheme, int rows, int columns, int step, int lanes, int32_t offset>
+constexpr Conv2dKernel odd_winograd{
+    "odd tiles", Isa::reference, takes_all,
+    winograd::pack_winograd_conv2d<ScalarWinograd<Scheme, rows, columns, step, lanes, offset>>};
 
 TEST(OddTiles, Winograd) {
   const unsigned seed = 20261123;
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
   const auto below = [&](int n) { return static_cast<int32_t>(random() % static_cast<unsigned>(n)); };
-  for (int trial = 0; trial < 60; ++trial) {
-    const Window window{{3, 3}, {1, 1}, {below(3), below(3), below(3), below(3)}, {1, 1}};
+  for (int trial = 0; trial < 120; ++trial) {
+    const int32_t stride = 1 + trial % 2;
+    const Window window{{3, 3}, {stride, stride}, {below(3), below(3), below(3), below(3)}, {1, 1}};
     LayerCase layer({1 + below(2), 1 + below(12), 1 + below(9), 1 + below(9), 1 + below(60), 1, window}, {8, 8},
                     all_patterns[below(5)], random);
     layer.sliced = below(2) == 0;
     const int parts = 1 + below(4);
-    EXPECT_EQ(difference(odd_winograd<1, 16, 1, 1, 0>, layer, parts, random), "");
-    EXPECT_EQ(difference(odd_winograd<5, 16, 3, 24, 9>, layer, parts, random), "");
-    EXPECT_EQ(difference(odd_winograd<7, 48, 5, 10, -3>, layer, parts, random), "");
+    if (stride == 1) {
+      EXPECT_EQ(difference(odd_winograd<winograd::Stride1, 1, 16, 1, 1, 0>, layer, parts, random), "");
+      EXPECT_EQ(difference(odd_winograd<winograd::Stride1, 5, 16, 3, 24, 9>, layer, parts, random), "");
+      EXPECT_EQ(difference(odd_winograd<winograd::Stride1, 7, 48, 5, 10, -3>, layer, parts, random), "");
+    } else {
+      EXPECT_EQ(difference(odd_winograd<winograd::Stride2, 1, 16, 1, 1, 0>, layer, parts, random), "");
+      EXPECT_EQ(difference(odd_winograd<winograd::Stride2, 5, 16, 3, 24, 0>, layer, parts, random), "");
+      EXPECT_EQ(difference(odd_winograd<winograd::Stride2, 7, 48, 5, 10, 0>, layer, parts, random), "");
+    }
     ASSERT_FALSE(HasFailure()) << "trial " << trial << ": " << layer.describe();
   }
 }

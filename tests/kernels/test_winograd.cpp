@@ -15,6 +15,7 @@ namespace {
 using core::Window;
 
 constexpr int64_t enough_channels = 64;  // for every instruction set
+constexpr int32_t strides[] = {1, 2};
 
 std::vector<const Conv2dKernel*> winograd_kernels() {
   std::vector<const Conv2dKernel*> result;
@@ -24,8 +25,8 @@ std::vector<const Conv2dKernel*> winograd_kernels() {
   return result;
 }
 
-oracle::Convolution shape_of(int64_t channels, int64_t height, int64_t width, int64_t outputs) {
-  return {1, channels, height, width, outputs, 1, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
+oracle::Convolution shape_of(int64_t channels, int64_t height, int64_t width, int64_t outputs, int32_t stride = 1) {
+  return {1, channels, height, width, outputs, 1, Window{{3, 3}, {stride, stride}, {1, 1, 1, 1}, {1, 1}}};
 }
 
 /// Those that take the layer are exact; returns how many did.
@@ -54,15 +55,17 @@ TEST(Winograd, EveryImageSizeAndPadding) {
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
   const auto below = [&](int n) { return static_cast<int32_t>(random() % static_cast<unsigned>(n)); };
-  for (int64_t height = 1; height <= 7; ++height) {
-    for (int64_t width = 1; width <= 7; ++width) {
-      oracle::Convolution shape = shape_of(enough_channels, height, width, 1 + below(20));
-      shape.batch = 1 + below(3);
-      for (int32_t& padding : shape.window.padding) padding = below(4);
-      LayerCase layer(shape, {4, 4}, Pattern::random, random);
-      layer.sliced = below(2) == 0;
-      expect_exact(layer, 1 + below(3), random);
-      ASSERT_FALSE(HasFailure()) << layer.describe();
+  for (const int32_t stride : strides) {
+    for (int64_t height = 1; height <= 7 * stride; ++height) {
+      for (int64_t width = 1; width <= 7 * stride; ++width) {
+        oracle::Convolution shape = shape_of(enough_channels, height, width, 1 + below(20), stride);
+        shape.batch = 1 + below(3);
+        for (int32_t& padding : shape.window.padding) padding = below(4);
+        LayerCase layer(shape, {stride == 1 ? 4 : 8, stride == 1 ? 4 : 8}, Pattern::random, random);
+        layer.sliced = below(2) == 0;
+        expect_exact(layer, 1 + below(3), random);
+        ASSERT_FALSE(HasFailure()) << layer.describe();
+      }
     }
   }
 }
@@ -73,13 +76,21 @@ TEST(Winograd, EveryChannelTail) {
   std::mt19937 random(seed);
   for (const Widths widths : {Widths{8, 8}, Widths{4, 4}}) {
     for (int64_t channels = 16; channels <= enough_channels + 33; ++channels) {
-      LayerCase layer(shape_of(channels, 3, 4, channels % 35 + 1), widths, Pattern::random, random);
-      layer.sliced = channels % 2 == 0;
-      expect_exact(layer, 1, random);
-      ASSERT_FALSE(HasFailure()) << layer.describe();
+      for (const int32_t stride : strides) {
+        LayerCase layer(shape_of(channels, 3, 4, channels % 35 + 1, stride), widths, Pattern::random, random);
+        layer.sliced = channels % 2 == 0;
+        const bool taken = expect_exact(layer, 1, random) > 0;
+        if (stride == 2 && widths.weight == 8) {
+          EXPECT_EQ(taken, channels % 16 == 0 && is_supported(Isa::avx2));
+        }
+        ASSERT_FALSE(HasFailure()) << layer.describe();
+      }
     }
     for (int64_t outputs = 36; outputs <= 65; ++outputs) {
-      expect_exact(LayerCase(shape_of(enough_channels, 3, 4, outputs), widths, Pattern::random, random), 1, random);
+      for (const int32_t stride : strides) {
+        expect_exact(LayerCase(shape_of(enough_channels, 3, 4, outputs, stride), widths, Pattern::random, random), 1,
+                     random);
+      }
       ASSERT_FALSE(HasFailure()) << outputs;
     }
   }
@@ -95,6 +106,11 @@ TEST(Winograd, SeveralChunksInRanges) {
       shape.batch = 2;
       EXPECT_GE(expect_exact(LayerCase(shape, {6, 3}, Pattern::random, random), parts, random),
                 is_supported(Isa::avx2) ? 1 : 0);
+      shape.window.stride[0] = shape.window.stride[1] = 2;
+      shape.height *= 2;
+      shape.width *= 2;
+      EXPECT_EQ(expect_exact(LayerCase(shape, {8, 8}, Pattern::random, random), parts, random),
+                is_supported(Isa::avx2) ? 1 : 0);
     }
   }
 }
@@ -104,9 +120,9 @@ TEST(Winograd, LargestDataOfEitherSign) {
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
   for (const Widths widths : {Widths{8, 8}, Widths{6, 4}, Widths{6, 3}, Widths{4, 4}, Widths{2, 2}}) {
-    for (const int64_t channels : {int64_t{66}, int64_t{200}}) {
+    for (const auto& [channels, stride] : {std::pair{66, 1}, {200, 1}, {80, 2}, {208, 2}}) {
       for (const Pattern pattern : all_patterns) {
-        LayerCase layer(shape_of(channels, 6, 7, 5), widths, pattern, random);
+        LayerCase layer(shape_of(channels, 6, 7, 5, stride), widths, pattern, random);
         // Squares of two by two make differences of +-2 quant_max; a flat image makes the largest sums.
         for (const int flat : {0, 1}) {
           for (const int64_t phase : {0, 1}) {
@@ -207,6 +223,7 @@ TEST(Winograd, TakesOnlyWhatItConvolves) {
     return shape;
   };
   EXPECT_FALSE(taken(changed([](auto& s) { s.window.stride[0] = 2; })));
+  EXPECT_FALSE(taken(changed([](auto& s) { s.window.stride[0] = s.window.stride[1] = 3; })));
   EXPECT_FALSE(taken(changed([](auto& s) { s.window.dilation[1] = 2; })));
   EXPECT_FALSE(taken(changed([](auto& s) { s.window.kernel[1] = 1; })));
   EXPECT_FALSE(taken(changed([](auto& s) { s.groups = 2; })));
@@ -216,13 +233,16 @@ TEST(Winograd, TakesOnlyWhatItConvolves) {
 /// An error of one unit in one accumulator, which all policies' codes may hide, is reported.
 TEST(Winograd, OneUnitInOneAccumulatorIsSeen) {
   std::mt19937 random(1);
-  LayerCase layer(shape_of(enough_channels, 5, 5, 3), {4, 4}, Pattern::random, random);
-  for (const size_t planted : {size_t{0}, layer.accumulators.size() / 2, layer.accumulators.size() - 1}) {
-    LayerCase wrong = layer;
-    ++wrong.accumulators[planted];
-    for (const Conv2dKernel* kernel : winograd_kernels()) {
-      if (!kernel->supports(layer.conv2d())) continue;
-      EXPECT_NE(difference(*kernel, wrong, 1, random).find("accumulators: element"), std::string::npos) << kernel->name;
+  for (const int32_t stride : strides) {
+    const LayerCase layer(shape_of(enough_channels, 5, 5, 3, stride), {8, 8}, Pattern::random, random);
+    for (const size_t planted : {size_t{0}, layer.accumulators.size() / 2, layer.accumulators.size() - 1}) {
+      LayerCase wrong = layer;
+      ++wrong.accumulators[planted];
+      for (const Conv2dKernel* kernel : winograd_kernels()) {
+        if (!kernel->supports(layer.conv2d())) continue;
+        EXPECT_NE(difference(*kernel, wrong, 1, random).find("accumulators: element"), std::string::npos)
+            << kernel->name;
+      }
     }
   }
 }

@@ -51,9 +51,9 @@ PatchPlaces::PatchPlaces(const ImageLayout& output, Range patches) {
   }
 }
 
-Range PatchPlaces::wanted_at(int64_t position) const {
-  const bool is_of_bottom = position / patch_size == patch_size - 1;
-  const bool is_of_right = position % patch_size == patch_size - 1;
+Range PatchPlaces::wanted_at(int position, int sides) const {
+  const bool is_of_bottom = position / sides == sides - 1;
+  const bool is_of_right = position % sides == sides - 1;
   return {begins_[is_of_bottom ? whole : at_bottom],
           begins_[is_of_right ? at_right : (is_of_bottom ? at_both : kinds)]};
 }

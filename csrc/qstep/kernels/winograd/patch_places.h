@@ -10,9 +10,9 @@ namespace qstep::kernels::winograd {
 /// A pixel for each patch.
 ImageLayout patch_grid(const ImageLayout& output);
 
-/// A patch at the right edge of an image of odd width has no right outputs, and these alone need the sums of column 3; so
-/// it is below with row 3. Patches are placed so that those that need a position are neighbours: first those at the
-/// bottom edge, then all that are whole, those at the right edge, and those at both.
+/// A patch at the right edge of an image of odd width has no right outputs, and these alone need the sums of the last
+/// column; so it is below with the last row. Patches are placed so that those that need a position are neighbours: first
+/// those at the bottom edge, then all that are whole, those at the right edge, and those at both.
 class PatchPlaces {
  public:
   static constexpr int64_t most = 96;  ///< patches
@@ -24,8 +24,8 @@ class PatchPlaces {
   const PatchExtent* extents() const { return extents_; }  ///< by place
   const int64_t* offsets() const { return offsets_; }  ///< of the outputs inside the image, patch by patch, by place
 
-  /// Places of the patches that need the sums at a position.
-  Range wanted_at(int64_t position) const;
+  /// Places of the patches that need the sums at a position, of which there are `sides` rows and columns.
+  Range wanted_at(int position, int sides) const;
 
  private:
   enum Kind { at_bottom, whole, at_right, at_both, kinds };

@@ -9,6 +9,8 @@
 namespace qstep::kernels::winograd {
 namespace {
 
+constexpr int patch_size = Stride1::patch_size;
+
 using Transformed = std::array<int16_t, positions>;
 
 /// G times one column of a kernel.
@@ -43,13 +45,17 @@ void for_each_weight(const WeightLayout& layout, int64_t panel, Body body) {
 
 }  // namespace
 
+template <class Scheme>
 bool is_suitable(const Conv2dProblem& problem) {
   const core::Window& window = problem.window;
   const auto both = [](const int32_t(&values)[2], int32_t value) { return values[0] == value && values[1] == value; };
-  return both(window.kernel, 3) && both(window.stride, 1) && both(window.dilation, 1) && problem.groups == 1 &&
-         problem.requantization.combination.empty() && fit<int8_t>(problem.weights) &&
-         accumulator_bound(as_gemm(problem)) <= std::numeric_limits<int32_t>::max() / 4;
+  return both(window.kernel, 3) && both(window.stride, Scheme::stride) && both(window.dilation, 1) &&
+         problem.groups == 1 && problem.requantization.combination.empty() && fit<int8_t>(problem.weights) &&
+         accumulator_bound(as_gemm(problem)) <= std::numeric_limits<int32_t>::max() / Scheme::unit;
 }
+
+template bool is_suitable<Stride1>(const Conv2dProblem& problem);
+template bool is_suitable<Stride2>(const Conv2dProblem& problem);
 
 AlignedVector<int8_t> pack_kernels(const Conv2dProblem& problem, const WeightLayout& layout) {
   AlignedVector<int8_t> packed(static_cast<size_t>(layout.panels() * layout.kernels_size()), 0);

@@ -16,6 +16,8 @@
 //
 // Kernels are packed as they are and transformed by each run, a panel at a time: that takes a few operations per weight,
 // and transformed weights would take 16/9 (in int16, 32/9) of the memory, which layers with many channels wait for.
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <type_traits>
 #include <vector>
@@ -26,17 +28,95 @@
 namespace qstep::kernels::winograd {
 
 inline constexpr int kernel_taps = 9;
-inline constexpr int patch_size = 4;     // rows and columns of codes that a patch reads
-inline constexpr int patch_outputs = 2;  // rows and columns of outputs that it makes
-inline constexpr int positions = patch_size * patch_size;
+inline constexpr int patch_outputs = 2;  // rows and columns of outputs that a patch makes
+
+/// As above.
+struct Stride1 {
+  static constexpr int stride = 1;
+  static constexpr int patch_size = 4;                          // rows and columns of codes that a patch reads
+  static constexpr int sides = 4;                               // rows and columns of positions
+  static constexpr int position_of[patch_size] = {0, 1, 2, 3};  // of rows and columns of data
+  static constexpr int unit = 4;                                // of the sums
+};
+
+/// A convolution of stride 2 is one of stride 1 in each phase of the image, even or odd rows and columns. In each
+/// dimension F(2, 2) of the even ones and the two products of the odd ones share three sums: 25 products in place of 36.
+///
+///   B = | 1  0 -1  0  0 |   G = | 1  0  0 |   A = | 1  1  0 |
+///       | 0  1  0  0  0 |       | 0  1  0 |       | 0  1  1 |
+///       | 0  0  1  0  0 |       | 1  0  1 |
+///       | 0  0  0  1  0 |       | 0  1  0 |
+///       | 0  0 -1  0  1 |       | 0  0  1 |
+///
+/// Products of rows 0 and 1 of data and weights are added to the same sums, and those of rows 3 and 4; so are columns.
+/// Data lies in [-2 m, 2 m], weights within +-4 * 128, and the outputs come without a factor.
+struct Stride2 {
+  static constexpr int stride = 2;
+  static constexpr int patch_size = 5;
+  static constexpr int sides = 3;
+  static constexpr int position_of[patch_size] = {0, 0, 1, 2, 2};
+  static constexpr int unit = 1;
+};
+
+template <class Scheme>
+inline constexpr int positions_of = Scheme::sides* Scheme::sides;
+
+inline constexpr int positions = positions_of<Stride1>;
 inline constexpr int centre = 5;
 
+/// All data, or weights, of one row and column: the sums that its products are added to, and its number among those that
+/// are.
+struct Plane {
+  int position;
+  int index;
+};
+
+template <class Scheme>
+constexpr Plane plane_of(int i, int j) {
+  const auto position = [](int k) {
+    return Scheme::position_of[k / Scheme::patch_size] * Scheme::sides + Scheme::position_of[k % Scheme::patch_size];
+  };
+  const int plane = i * Scheme::patch_size + j;
+  int index = 0;
+  for (int k = 0; k < plane; ++k) index += position(k) == position(plane) ? 1 : 0;
+  return {position(plane), index};
+}
+
+/// Planes of the positions before each one, and of all.
+template <class Scheme>
+inline constexpr auto planes_before = [] {
+  std::array<int, positions_of<Scheme> + 1> before{};
+  for (int i = 0; i < Scheme::patch_size; ++i) {
+    for (int j = 0; j < Scheme::patch_size; ++j) {
+      const auto position = static_cast<size_t>(plane_of<Scheme>(i, j).position);
+      for (size_t p = position + 1; p < before.size(); ++p) ++before[p];
+    }
+  }
+  return before;
+}();
+
+template <class Scheme>
+constexpr int planes_at(int position) {
+  const auto p = static_cast<size_t>(position);
+  return planes_before<Scheme>[p + 1] - planes_before<Scheme>[p];
+}
+
+/// Where data or weights of a position begin, with so many elements to a plane. A cache line lies between positions, so
+/// that they do not compete for the same sets of the cache.
+template <class Scheme, class T>
+constexpr int64_t place_of(int position, int64_t plane_stride) {
+  return planes_before<Scheme>[static_cast<size_t>(position)] * plane_stride +
+         position * static_cast<int64_t>(memory_alignment / sizeof(T));
+}
+
 /// True where the problem is a convolution as above, of one group and one sum per output, whose kernels are int8 and
-/// whose accumulators are below 2^29.
+/// whose accumulators are below 2^31 / unit.
+template <class Scheme>
 bool is_suitable(const Conv2dProblem& problem);
 
-/// A panel of transformed weights is [positions][steps][columns][depth_step], zero where there are no channels. Its
-/// kernels, as they are packed, go with vectors of it: [steps * columns * depth_step / lanes][kernel_taps][lanes].
+/// A panel of transformed weights is [positions][steps][columns][depth_step], zero where there are no channels. Where a
+/// position has several planes, they take turns in blocks of `lanes` channels. Its kernels, as they are packed, go with
+/// vectors of a plane: [steps * columns * depth_step / lanes][kernel_taps][lanes].
 struct WeightLayout {
   int64_t in_channels;
   int64_t out_channels;
@@ -69,12 +149,13 @@ struct InBytes {
 
 /// Neighbours in a row of patches.
 struct PatchRow {
-  const uint8_t* rows[patch_size];      ///< column 0 of the image, or zero_pixel where the row is outside
-  int64_t pixel_strides[patch_size];    ///< 0 where the row is outside
-  const uint8_t* zero_pixel = nullptr;  ///< in_channels zero codes
-  int64_t width = 0;                    ///< of the image
-  int64_t column = 0;                   ///< where the first patch begins; the next begins patch_outputs later
+  const uint8_t* rows[Stride2::patch_size];    ///< column 0 of the image, or zero_pixel where the row is outside
+  int64_t pixel_strides[Stride2::patch_size];  ///< 0 where the row is outside
+  const uint8_t* zero_pixel = nullptr;         ///< in_channels zero codes
+  int64_t width = 0;                           ///< of the image
+  int64_t column = 0;  ///< where the first patch begins; the next begins patch_outputs * stride later
   int count = 0;
+  int64_t place = 0;  ///< of the first patch in scratch; the others follow
 
   const uint8_t* pixel(int row, int64_t x) const {
     return 0 <= x && x < width ? rows[row] + x * pixel_strides[row] : zero_pixel;

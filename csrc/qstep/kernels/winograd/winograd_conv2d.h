@@ -6,22 +6,23 @@
 // cache. The kernels of the next panel are fetched meanwhile.
 //
 // An Arithmetic does the work on data and weights that are transformed:
-//   using Data, Weight
+//   using Scheme, Data, Weight
 //   columns, depth_step, lanes                see WeightLayout; columns are whole tiles
 //   tile_rows                                 patches multiplied at a time
-//   data_offset(quant_max)                    added to data but for that of the centre, so that Data holds it
+//   data_offset(quant_max)                    added to data but for that of the centre, so that Data holds it; 0 with Stride2
 //   supports(problem), of one for which is_suitable() is true; Arithmetic(problem), bytes()
-//   transform_kernels(kernels, size, weights, position_stride)       `size` weights at each position
-//   transform_input(row, channels, data_offset, data, patch_stride, position_stride)
+//   transform_kernels(kernels, size, weights, plane_stride)          `size` weights of each plane
+//   transform_input(row, channels, data_offset, data, patch_stride, plane_stride)
 //   multiply(panel * positions + position, product)
 //   transform_output(sums, patch_stride, position_stride, extents, count, bias, accumulators)
-//       accumulators[kept outputs][tile_columns] = (A sums A^T + bias) / 4 patch by patch, row-major; returns their number
+//       accumulators[kept outputs][tile_columns] = (A sums A^T + bias) / unit patch by patch, row-major; returns their number
 //   finish(epilogue, tile, output)
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <numeric>
+#include <type_traits>
 #include <vector>
 
 #include "qstep/core/error.h"
@@ -52,9 +53,11 @@ class WinogradConv2d final : public PackedConv2d {
         zero_pixel_(static_cast<size_t>(problem.in_channels), static_cast<uint8_t>(problem.zero_code)),
         epilogue_(problem.requantization, problem.out_channels, accumulator_bound(as_gemm(problem))) {
     for (int64_t o = 0; o < problem.out_channels; ++o) {
-      bias_[static_cast<size_t>(o)] = 4 * folded_bias(as_gemm(problem), o);
+      bias_[static_cast<size_t>(o)] = Scheme::unit * folded_bias(as_gemm(problem), o);
     }
-    if (data_offset_ != 0) make_starts(problem);
+    if constexpr (std::is_same_v<Scheme, Stride1>) {
+      if (data_offset_ != 0) make_starts(problem);
+    }
   }
 
   /// An item is a few patches times all panels, or all patches times one panel where that makes more items.
@@ -64,9 +67,8 @@ class WinogradConv2d final : public PackedConv2d {
   }
 
   size_t scratch_bytes(const ImageLayout&) const override {
-    return positions *
-           (static_cast<size_t>(data_stride()) * sizeof(Data) + static_cast<size_t>(weight_stride()) * sizeof(Weight) +
-            static_cast<size_t>(sum_stride()) * sizeof(int32_t));
+    return static_cast<size_t>(data_size()) * sizeof(Data) + static_cast<size_t>(weight_size()) * sizeof(Weight) +
+           static_cast<size_t>(positions * sum_stride()) * sizeof(int32_t);
   }
 
   size_t packed_bytes() const override {
@@ -85,9 +87,12 @@ class WinogradConv2d final : public PackedConv2d {
   }
 
  private:
+  using Scheme = typename Arithmetic::Scheme;
   using Data = typename Arithmetic::Data;
   using Weight = typename Arithmetic::Weight;
 
+  static constexpr int positions = positions_of<Scheme>;
+  static constexpr int64_t planes = planes_before<Scheme>[positions];
   static constexpr int64_t tile_rows = Arithmetic::tile_rows;
   static constexpr int64_t chunk_bytes = 384 * 1024;
   static constexpr int group = 8;  // patches whose outputs go to the epilogue together
@@ -104,23 +109,28 @@ class WinogradConv2d final : public PackedConv2d {
     }
   }
 
+  /// Of one plane.
   int64_t patch_stride() const { return layout_.steps() * Arithmetic::depth_step; }
 
   int64_t chunk() const {
-    const int64_t patch_bytes = positions * patch_stride() * static_cast<int64_t>(sizeof(Data));
+    const int64_t patch_bytes = planes * patch_stride() * static_cast<int64_t>(sizeof(Data));
     return std::clamp(chunk_bytes / patch_bytes, tile_rows, PatchPlaces::most);
   }
 
-  // In scratch, elements from one position to the next.
-  int64_t data_stride() const { return padded<Data>(chunk() * patch_stride()); }
-  int64_t weight_stride() const { return padded<Weight>(layout_.position_size()); }
-  int64_t sum_stride() const { return padded<int32_t>(chunk() * Arithmetic::columns); }
+  // In scratch, elements from one plane, or position of sums, to the next.
+  int64_t data_stride() const { return whole_lines<Data>(chunk() * patch_stride()); }
+  int64_t weight_stride() const { return whole_lines<Weight>(layout_.position_size()); }
+  int64_t sum_stride() const { return whole_lines<int32_t>(chunk() * Arithmetic::columns) + line<int32_t>; }
 
-  /// Whole cache lines, and one more so that positions do not compete for the same sets of the cache.
+  int64_t data_size() const { return place_of<Scheme, Data>(positions, data_stride()); }
+  int64_t weight_size() const { return place_of<Scheme, Weight>(positions, weight_stride()); }
+
   template <class T>
-  static int64_t padded(int64_t count) {
-    constexpr int64_t line = memory_alignment / sizeof(T);
-    return (ceil_divide(count, line) + 1) * line;
+  static constexpr int64_t line = memory_alignment / sizeof(T);
+
+  template <class T>
+  static int64_t whole_lines(int64_t count) {
+    return ceil_divide(count, line<T>) * line<T>;
   }
 
   void convolve(const Conv2dArguments& arguments, Range patches, Range panels, std::byte* scratch) const {
@@ -134,24 +144,26 @@ class WinogradConv2d final : public PackedConv2d {
 
   void convolve_chunk(const Conv2dArguments& arguments, Range patches, Range panels, std::byte* scratch) const {
     auto* data = reinterpret_cast<Data*>(scratch);
-    auto* weights = reinterpret_cast<Weight*>(data + positions * data_stride());
-    auto* sums = reinterpret_cast<int32_t*>(weights + positions * weight_stride());
+    auto* weights = reinterpret_cast<Weight*>(data + data_size());
+    auto* sums = reinterpret_cast<int32_t*>(weights + weight_size());
     const PatchPlaces places(arguments.output_layout, patches);
     transform_input(arguments, patches, places, data);
     const int count = static_cast<int>(patches.end - patches.begin);
     for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
       const int8_t* kernels = kernels_.data() + panel * layout_.kernels_size();
       Arithmetic::transform_kernels(kernels, layout_.position_size(), weights, weight_stride());
-      for (int64_t p = 0; p < positions; ++p) {
+      for (int p = 0; p < positions; ++p) {
+        const int64_t planes_here = planes_at<Scheme>(p);
+        const int64_t stride = planes_here * patch_stride();
         if (panel + 1 < panels.end) fetch(kernels + layout_.kernels_size(), p);
-        const Range wanted = places.wanted_at(p);
+        const Range wanted = places.wanted_at(p, Scheme::sides);
         if (wanted.begin == wanted.end) continue;
         const int64_t matrix = panel * positions + p;
-        arithmetic_.multiply(matrix, {.data = data + p * data_stride() + wanted.begin * patch_stride(),
-                                      .patch_stride = patch_stride(),
+        arithmetic_.multiply(matrix, {.data = data + place_of<Scheme, Data>(p, data_stride()) + wanted.begin * stride,
+                                      .patch_stride = stride,
                                       .count = static_cast<int>(wanted.end - wanted.begin),
-                                      .weights = weights + p * weight_stride(),
-                                      .steps = layout_.steps(),
+                                      .weights = weights + place_of<Scheme, Weight>(p, weight_stride()),
+                                      .steps = planes_here * layout_.steps(),
                                       .start = &starts_[static_cast<size_t>(matrix * Arithmetic::columns)],
                                       .sums = sums + p * sum_stride() + wanted.begin * Arithmetic::columns});
       }
@@ -177,21 +189,22 @@ class WinogradConv2d final : public PackedConv2d {
       const int64_t in_row = std::min(patches.end - patches.begin, grid.width - at.column);
       int count = 1;
       while (count < in_row && place[count] == place[0] + count) ++count;
-      Arithmetic::transform_input(patch_row(arguments, at, count), layout_.in_channels, data_offset_,
-                                  data + place[0] * patch_stride(), patch_stride(), data_stride());
+      Arithmetic::transform_input(patch_row(arguments, at, count, place[0]), layout_.in_channels, data_offset_, data,
+                                  patch_stride(), data_stride());
       place += count;
       patches.begin += count;
     }
   }
 
-  PatchRow patch_row(const Conv2dArguments& arguments, const PixelCursor& at, int count) const {
+  PatchRow patch_row(const Conv2dArguments& arguments, const PixelCursor& at, int count, int64_t place) const {
     const ImageLayout& layout = arguments.input_layout;
     PatchRow row{.zero_pixel = zero_pixel_.data(),
                  .width = layout.width,
-                 .column = patch_outputs * at.column - window_.padding[1],
-                 .count = count};
-    for (int i = 0; i < patch_size; ++i) {
-      const int64_t y = patch_outputs * at.row - window_.padding[0] + i;
+                 .column = patch_outputs * Scheme::stride * at.column - window_.padding[1],
+                 .count = count,
+                 .place = place};
+    for (int i = 0; i < Scheme::patch_size; ++i) {
+      const int64_t y = patch_outputs * Scheme::stride * at.row - window_.padding[0] + i;
       const bool inside = 0 <= y && y < layout.height;
       row.rows[i] = inside ? arguments.input + layout.offset(at.image, y, 0) : zero_pixel_.data();
       row.pixel_strides[i] = inside ? layout.pixel_stride : 0;
@@ -226,14 +239,14 @@ class WinogradConv2d final : public PackedConv2d {
   AlignedVector<int8_t> kernels_;
   Arithmetic arithmetic_;
   AlignedVector<int32_t> starts_;  // what removes data_offset_ from the sums; [panels][positions][columns]
-  AlignedVector<int32_t> bias_;    // folded, times 4; [panels][columns]
+  AlignedVector<int32_t> bias_;    // folded, times unit; [panels][columns]
   AlignedVector<uint8_t> zero_pixel_;
   Epilogue epilogue_;
 };
 
 template <class Arithmetic>
 bool supports_winograd_conv2d(const Conv2dProblem& problem) {
-  return is_suitable(problem) && Arithmetic::supports(problem);
+  return is_suitable<typename Arithmetic::Scheme>(problem) && Arithmetic::supports(problem);
 }
 
 template <class Arithmetic>

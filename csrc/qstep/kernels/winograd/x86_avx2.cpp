@@ -33,10 +33,20 @@ bool cut_windows(const Conv2dProblem& problem, std::vector<int32_t>& windows, st
 
 }  // namespace
 
-bool Madd16::supports(const Conv2dProblem& problem) {
+template <>
+bool Madd16<Stride1>::supports(const Conv2dProblem& problem) {
   // Of the direct kernel on vpmaddwd, measured with 64 to 512 channels; images of 7x7 set it, larger ones take less.
   constexpr double cost = 0.53;
   return problem.in_channels >= lanes && kernels::avx2::Maddubs16::relative_cost(as_gemm(problem)) > cost;
+}
+
+template <>
+bool Madd16<Stride2>::supports(const Conv2dProblem& problem) {
+  // Measured as above, with 16 to 256 channels. With 512 and outputs of 7x7 the transforms take more than is saved.
+  constexpr double cost = 0.8;
+  constexpr int64_t most_channels = 256;
+  return problem.in_channels % lanes == 0 && problem.in_channels <= most_channels &&
+         kernels::avx2::Maddubs16::relative_cost(as_gemm(problem)) > cost;
 }
 
 bool ByteArithmetic::supports(const Conv2dProblem& problem) { return problem.in_channels >= lanes && fits(problem); }
@@ -167,26 +177,29 @@ void multiply_maddubs16(const uint8_t* data, const Product<uint8_t, int8_t>& pro
 
 }  // namespace
 
-void Madd16::transform_kernels(const int8_t* kernels, int64_t size, int16_t* weights, int64_t position_stride) {
-  transform_vectors<Words>(kernels, size, weights, position_stride);
+template <class Scheme>
+void Madd16<Scheme>::transform_kernels(const int8_t* kernels, int64_t size, int16_t* weights, int64_t plane_stride) {
+  transform_vectors<Scheme, Words>(kernels, size, weights, plane_stride);
 }
 
-void Madd16::transform_input(const PatchRow& row, int64_t channels, int32_t data_offset, int16_t* data,
-                             int64_t patch_stride, int64_t position_stride) {
-  transform_channels<Words>(row, channels, data_offset, data, patch_stride, position_stride);
+template <class Scheme>
+void Madd16<Scheme>::transform_input(const PatchRow& row, int64_t channels, int32_t data_offset, int16_t* data,
+                                     int64_t patch_stride, int64_t plane_stride) {
+  transform_channels<Scheme, Words>(row, channels, data_offset, data, patch_stride, plane_stride);
 }
 
-void Madd16::multiply(int64_t, const Product<int16_t, int16_t>& product) const {
-  multiply_dot<tile_rows, Madd>(product);
+template <class Scheme>
+void Madd16<Scheme>::multiply(int64_t, const Product<int16_t, int16_t>& product) const {
+  multiply_dot<Madd16::tile_rows, Madd>(product);
 }
 
-void ByteArithmetic::transform_kernels(const int8_t* kernels, int64_t size, int8_t* weights, int64_t position_stride) {
-  transform_vectors<Bytes>(kernels, size, weights, position_stride);
+void ByteArithmetic::transform_kernels(const int8_t* kernels, int64_t size, int8_t* weights, int64_t plane_stride) {
+  transform_vectors<Stride1, Bytes>(kernels, size, weights, plane_stride);
 }
 
 void ByteArithmetic::transform_input(const PatchRow& row, int64_t channels, int32_t data_offset, uint8_t* data,
-                                     int64_t patch_stride, int64_t position_stride) {
-  transform_channels<Bytes>(row, channels, data_offset, data, patch_stride, position_stride);
+                                     int64_t patch_stride, int64_t plane_stride) {
+  transform_channels<Stride1, Bytes>(row, channels, data_offset, data, patch_stride, plane_stride);
 }
 
 void Maddubs16::multiply(int64_t matrix, const Product<uint8_t, int8_t>& product) const {
@@ -198,10 +211,17 @@ void Maddubs16::multiply(int64_t matrix, const Product<uint8_t, int8_t>& product
   });
 }
 
-int Arithmetic::transform_output(const int32_t* sums, int64_t patch_stride, int64_t position_stride,
-                                 const PatchExtent* extents, int count, const int32_t* bias, int32_t* accumulators) {
-  return transform_sums(sums, patch_stride, position_stride, extents, count, bias, accumulators);
+template <class Scheme>
+int Arithmetic<Scheme>::transform_output(const int32_t* sums, int64_t patch_stride, int64_t position_stride,
+                                         const PatchExtent* extents, int count, const int32_t* bias,
+                                         int32_t* accumulators) {
+  return transform_sums<Scheme>(sums, patch_stride, position_stride, extents, count, bias, accumulators);
 }
+
+template struct Arithmetic<Stride1>;
+template struct Arithmetic<Stride2>;
+template class Madd16<Stride1>;
+template class Madd16<Stride2>;
 
 }  // namespace qstep::kernels::winograd::avx2
 

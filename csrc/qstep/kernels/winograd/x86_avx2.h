@@ -11,7 +11,9 @@
 namespace qstep::kernels::winograd::avx2 {
 
 /// What all of them share.
+template <class SchemeOf>
 struct Arithmetic {
+  using Scheme = SchemeOf;
   static constexpr int columns = tile_columns;
   static constexpr int tile_rows = 6;
 
@@ -23,7 +25,8 @@ struct Arithmetic {
 };
 
 /// vpmaddwd on data and weights in int16, for codes of any width: 2 * 1020 * 1152 is far below 2^31.
-class Madd16 : public Arithmetic {
+template <class Scheme>
+class Madd16 : public Arithmetic<Scheme> {
  public:
   using Data = int16_t;
   using Weight = int16_t;
@@ -36,18 +39,18 @@ class Madd16 : public Arithmetic {
   explicit Madd16(const Conv2dProblem&) {}
   size_t bytes() const { return 0; }
 
-  static void transform_kernels(const int8_t* kernels, int64_t size, int16_t* weights, int64_t position_stride);
+  static void transform_kernels(const int8_t* kernels, int64_t size, int16_t* weights, int64_t plane_stride);
   static void transform_input(const PatchRow& row, int64_t channels, int32_t data_offset, int16_t* data,
-                              int64_t patch_stride, int64_t position_stride);
+                              int64_t patch_stride, int64_t plane_stride);
   void multiply(int64_t matrix, const Product<int16_t, int16_t>& product) const;
 };
 
-struct ByteArithmetic : Arithmetic, InBytes {
+struct ByteArithmetic : Arithmetic<Stride1>, InBytes {
   static constexpr int lanes = 32;
 
   static bool supports(const Conv2dProblem& problem);
 
-  static void transform_kernels(const int8_t* kernels, int64_t size, int8_t* weights, int64_t position_stride);
+  static void transform_kernels(const int8_t* kernels, int64_t size, int8_t* weights, int64_t plane_stride);
   static void transform_input(const PatchRow& row, int64_t channels, int32_t data_offset, uint8_t* data,
                               int64_t patch_stride, int64_t position_stride);
 };

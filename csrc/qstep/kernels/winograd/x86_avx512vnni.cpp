@@ -61,16 +61,16 @@ struct VnniDot {
 
 int Dpbusd::transform_output(const int32_t* sums, int64_t patch_stride, int64_t position_stride,
                              const PatchExtent* extents, int count, const int32_t* bias, int32_t* accumulators) {
-  return transform_sums(sums, patch_stride, position_stride, extents, count, bias, accumulators);
+  return transform_sums<Stride1>(sums, patch_stride, position_stride, extents, count, bias, accumulators);
 }
 
-void Dpbusd::transform_kernels(const int8_t* kernels, int64_t size, int8_t* weights, int64_t position_stride) {
-  transform_vectors<Bytes>(kernels, size, weights, position_stride);
+void Dpbusd::transform_kernels(const int8_t* kernels, int64_t size, int8_t* weights, int64_t plane_stride) {
+  transform_vectors<Stride1, Bytes>(kernels, size, weights, plane_stride);
 }
 
 void Dpbusd::transform_input(const PatchRow& row, int64_t channels, int32_t data_offset, uint8_t* data,
-                             int64_t patch_stride, int64_t position_stride) {
-  transform_channels<Bytes>(row, channels, data_offset, data, patch_stride, position_stride);
+                             int64_t patch_stride, int64_t plane_stride) {
+  transform_channels<Stride1, Bytes>(row, channels, data_offset, data, patch_stride, plane_stride);
 }
 
 void Dpbusd::multiply(int64_t, const Product<uint8_t, int8_t>& product) const {

@@ -11,6 +11,7 @@ namespace qstep::kernels::winograd::avx512vnni {
 /// vpdpbusd.
 class Dpbusd : public InBytes {
  public:
+  using Scheme = Stride1;
   static constexpr int columns = 2 * tile_columns;
   static constexpr int lanes = 64;
   static constexpr int tile_rows = 12;
@@ -20,9 +21,9 @@ class Dpbusd : public InBytes {
   explicit Dpbusd(const Conv2dProblem&) {}
   size_t bytes() const { return 0; }
 
-  static void transform_kernels(const int8_t* kernels, int64_t size, int8_t* weights, int64_t position_stride);
+  static void transform_kernels(const int8_t* kernels, int64_t size, int8_t* weights, int64_t plane_stride);
   static void transform_input(const PatchRow& row, int64_t channels, int32_t data_offset, uint8_t* data,
-                              int64_t patch_stride, int64_t position_stride);
+                              int64_t patch_stride, int64_t plane_stride);
   void multiply(int64_t matrix, const Product<uint8_t, int8_t>& product) const;
   static int transform_output(const int32_t* sums, int64_t patch_stride, int64_t position_stride,
                               const PatchExtent* extents, int count, const int32_t* bias, int32_t* accumulators);
