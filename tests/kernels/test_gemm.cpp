@@ -36,16 +36,20 @@ TEST(Gemm, EveryBitWidthAndPattern) {
         used.merge(expect_exact(LayerCase(product(7, 18, 131), {a, w}, pattern, random), 1, random));
         used.merge(expect_exact(LayerCase(product(2, 3, 4608), {a, w}, pattern, random), 1, random));
         used.merge(expect_exact(LayerCase(product(5, 70, 530), {a, w}, pattern, random), 1, random));
+        used.merge(expect_exact(LayerCase(product(5, 70, 544), {a, w}, pattern, random), 1, random));
         ASSERT_FALSE(HasFailure()) << "A" << a << "W" << w;
       }
     }
   }
+  used.merge(expect_exact(LayerCase(product(2, 230, 4608), {4, 4}, Pattern::random, random), 1, random));
   for (const int w : {2, 7, 8}) {
     used.merge(expect_exact(LayerCase(product(2, 230, 4608), {8, w}, Pattern::random, random), 1, random));
   }
   used.merge(expect_exact(LayerCase(product(2, 230, 4608), {2, 2}, Pattern::random, random), 1, random));
   for (const GemmKernel& kernel : gemm_kernels()) {
-    EXPECT_TRUE(used.contains(kernel.name) || !is_supported(kernel.isa)) << kernel.name << " was never used";
+    const bool is_unused = kernel.name.starts_with("gemm_avx512vnni_half_products") && !adds_beside_products();
+    EXPECT_TRUE(used.contains(kernel.name) || !is_supported(kernel.isa) || is_unused)
+        << kernel.name << " was never used";
   }
 }
 
@@ -57,8 +61,10 @@ TEST(Gemm, PackedForFewRows) {
   const auto expect_packed_exact = [&](const LayerCase& layer, int bits) {
     for (const GemmKernel& kernel : gemm_kernels()) {
       const bool packs = kernel.name.ends_with(bits == 8 ? "_or_bytes" : fmt::format("_or_{}_bits", bits));
-      const bool is_for_few_codes = kernel.name.starts_with("gemm_avx2_shuffle8");
-      if (packs && is_supported(kernel.isa) && (!is_for_few_codes || layer.quant_max < 4)) {
+      const int32_t most = kernel.name.starts_with("gemm_avx2_shuffle8")              ? 3
+                           : kernel.name.starts_with("gemm_avx512vnni_half_products") ? 127
+                                                                                      : 255;
+      if (packs && is_supported(kernel.isa) && layer.quant_max <= most) {
         EXPECT_EQ(difference(kernel, layer, 1 + static_cast<int>(random() % 3), random), "");
       }
     }
@@ -181,6 +187,48 @@ TEST(Gemm, ProductsByTableAtTheEdges) {
   expect_products_by_table_exact(case_of(24, -3, 5), random);   // 5 * 3 * 15 = 225
   expect_no_products_by_table(case_of(24, -3, 6));
   expect_no_products_by_table(case_of(24, 4, 1));
+}
+
+/// Of any size, codes and weights whose ranges fill a byte together: rows of the table take only matrices that gain.
+TEST(Gemm, HalfProducts) {
+  const unsigned seed = 20261123;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  if (!is_supported(Isa::avx512vnni)) GTEST_SKIP() << "this CPU has no AVX-512 VNNI";
+  const GemmKernel& kernel = *std::ranges::find(gemm_kernels(), "gemm_avx512vnni_half_products", &GemmKernel::name);
+  const auto expect_all = [&](LayerCase& layer) {
+    layer.sliced = random() % 2 == 0;
+    EXPECT_EQ(difference(kernel, layer, 1 + static_cast<int>(random() % 3), random), "");
+  };
+  for (int64_t rows = 1; rows <= 13; ++rows) {
+    for (int64_t columns = 1; columns <= 131; columns += 1 + static_cast<int64_t>(random() % 9)) {
+      LayerCase layer(product(rows, columns, static_cast<int64_t>(1 + random() % 200)), {4, 4}, Pattern::random,
+                      random);
+      expect_all(layer);
+      ASSERT_FALSE(HasFailure());
+    }
+  }
+  for (int activation = 1; activation <= 7; ++activation) {
+    for (int weight = 2; weight <= 7; ++weight) {
+      for (const Pattern pattern : all_patterns) {
+        LayerCase layer(product(5, 70, 1100), {activation, weight}, pattern, random);
+        expect_all(layer);
+        ASSERT_FALSE(HasFailure()) << "A" << activation << "W" << weight;
+      }
+    }
+  }
+  for (const int lowest : {-128, -100, -7, 0, 100}) {
+    const int highest = lowest + 27;
+    LayerCase layer(product(6, 80, 320), {8, 8}, Pattern::random, random);
+    layer.quant_max = 255 - (std::max(highest, 0) - std::min(lowest, 0));  // weights that pad panels are zero
+    layer.zero_code = 5;
+    for (uint8_t& x : layer.input) x = static_cast<uint8_t>(x % (layer.quant_max + 1));
+    for (int16_t& w : layer.weights) w = static_cast<int16_t>(lowest + static_cast<int>(random() % 28));
+    layer.judge();
+    expect_all(layer);
+    layer.quant_max = 255;
+    EXPECT_THROW(kernel.pack(layer.gemm()), Error);
+  }
 }
 
 TEST(Gemm, LargeMatricesOfFewBitsArePacked) {

@@ -85,6 +85,14 @@ bool is_supported(Isa isa) {
 #endif
 }
 
+bool adds_beside_products() {
+#if defined(__x86_64__)
+  return __builtin_cpu_is("amd") != 0;
+#else
+  return false;
+#endif
+}
+
 Isa isa_from_name(std::string_view name) {
   std::string built_names;
   std::string cpu_names;

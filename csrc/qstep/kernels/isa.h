@@ -25,6 +25,10 @@ std::span<const Isa> built_isas();
 /// True where this CPU (and its operating system) runs `isa`.
 bool is_supported(Isa isa);
 
+/// True where vectors of integers are added beside products: with units of their own, as AMD's CPUs have, not on the ports
+/// that multiply.
+bool adds_beside_products();
+
 /// The instruction set called `name`. Throws Error, listing what was built and what the CPU has, where it is not one
 /// of both.
 Isa isa_from_name(std::string_view name);

@@ -10,6 +10,7 @@
 #include "qstep/kernels/gemm/x86_avx2.h"
 #include "qstep/kernels/gemm/x86_avx2_shuffle.h"
 #include "qstep/kernels/gemm/x86_avx512vnni.h"
+#include "qstep/kernels/gemm/x86_avx512vnni_half_products.h"
 #include "qstep/kernels/gemm/x86_avx512vnni_shuffle.h"
 #include "qstep/kernels/gemm/x86_avxvnni.h"
 #include "qstep/kernels/kernel_table.h"
@@ -37,6 +38,10 @@ bool shuffles_avx2(const Conv2dProblem& problem) {
       problem, 0.62);
 }
 
+bool halves_products(const Conv2dProblem& problem) {
+  return adds_beside_products() && problem.groups == 1 && supports_panel_conv2d<avx512vnni::HalfProducts>(problem);
+}
+
 constexpr Conv2dKernel table[] = {
 #if defined(__x86_64__)
     {"depthwise_avx512vnni_3x3", Isa::avx512vnni, avx512vnni::supports_depthwise_3x3, avx512vnni::pack_depthwise_3x3},
@@ -50,6 +55,7 @@ constexpr Conv2dKernel table[] = {
     {"conv2d_avx512vnni_shuffle8", Isa::avx512vnni, shuffles_avx512vnni, pack_pair_tables_conv2d<avx512vnni::Shuffle8>},
     {"winograd_avx512vnni_dpbusd", Isa::avx512vnni, winograd::supports_winograd_conv2d<winograd::avx512vnni::Dpbusd>,
      winograd::pack_winograd_conv2d<winograd::avx512vnni::Dpbusd>},
+    {"conv2d_avx512vnni_half_products", Isa::avx512vnni, halves_products, pack_panel_conv2d<avx512vnni::HalfProducts>},
     {"conv2d_avx512vnni_dpbusd", Isa::avx512vnni, supports_panel_conv2d<avx512vnni::Dpbusd>,
      pack_panel_conv2d<avx512vnni::Dpbusd>},
     {"conv2d_avx512vnni_dpwssd", Isa::avx512vnni, supports_panel_conv2d<avx512vnni::Dpwssd>,

@@ -18,6 +18,8 @@
 //   stage(input, count, output)                  copy of codes as Code
 //   stage_copies(code, count, output)            the same of one code, where it is not just converted
 //   finish(epilogue, tile, output)
+// if the accumulators of a row have a part that is the same in all columns:
+//   row_parts(rows, count, steps, parts)         those parts, which multiply adds: see TileInput
 // and, if it has them, instead of multiply and finish where the epilogue allows:
 //   finishes_in_registers(epilogue)
 //   multiply_and_finish(panel, panels, input, bias, epilogue, tile, output)   any number of panels; tile: of all of them,
@@ -47,7 +49,8 @@ template <class Code>
 struct TileInput {
   int rows;  ///< 1..tile_rows
   const Code* const* row;
-  const int32_t* steps;  ///< one for each depth_step of the depth
+  const int32_t* steps;                ///< one for each depth_step of the depth
+  const int32_t* row_parts = nullptr;  ///< of each row, where the arithmetic has row_parts
 };
 
 /// Rows that are gathered at once, at most.
@@ -107,6 +110,7 @@ class PanelGemm {
   static constexpr int tile_rows = Arithmetic::tile_rows;
   static constexpr int item_panels = Arithmetic::tile_panels(tile_rows);
   static constexpr int tile_size = tile_rows * tile_columns;
+  static constexpr bool has_row_parts = requires(const Arithmetic& a) { a.row_parts(nullptr, 0, nullptr, nullptr); };
   static constexpr int max_tile_panels = std::max(max_sums, Arithmetic::tile_panels(1));
 
   /// Items of a range that runs along the inner of two dimensions.
@@ -177,6 +181,10 @@ class PanelGemm {
     rows.gather(first, count, group, pointers);
     int64_t output_offsets[max_block_rows];
     rows.output_offsets(first, count, output_offsets);
+    int32_t row_parts[max_block_rows];
+    if constexpr (has_row_parts) {
+      arithmetic_.row_parts(pointers, count, rows.steps(), row_parts);
+    }
     // Tiles of nearly equal height: a last one of a single row would run at a fraction of the speed.
     const int tiles = static_cast<int>(ceil_divide(count, tile_rows));
     const int height = count / tiles;
@@ -190,7 +198,8 @@ class PanelGemm {
         const int tile_height = height + (t < higher ? 1 : 0);
         for (int64_t p = start; p < end; p += step) {
           multiply_tile(group, p, static_cast<int>(std::min<int64_t>(step, end - p)),
-                        {tile_height, pointers + begin, rows.steps()}, output_offsets + begin, output);
+                        {tile_height, pointers + begin, rows.steps(), row_parts + begin}, output_offsets + begin,
+                        output);
         }
         begin += tile_height;
       }

@@ -108,10 +108,9 @@ QSTEP_INLINE inline __m256i weights_of_step(__m256i group) {
   return _mm256_and_si256(_mm256_srli_epi16(group, step * bits), _mm256_set1_epi8((1 << bits) - 1));
 }
 
-/// of_rows: what is added to each row's accumulators.
 template <int bits, int rows, int panels>
 void multiply_packed_bits(const TileInput<int8_t>& input, const PackedBits<bits>& packed, const uint8_t* panel,
-                          const int32_t (&of_rows)[rows], const int32_t* sums, const int32_t* bias, int32_t* tile) {
+                          const int32_t* sums, const int32_t* bias, int32_t* tile) {
   using Arithmetic = PackedBits16<bits>;
   constexpr int halves = 2 * panels;
   const int64_t groups = packed.groups;
@@ -121,7 +120,7 @@ void multiply_packed_bits(const TileInput<int8_t>& input, const PackedBits<bits>
   __m256i sum[rows][halves];
   unroll<rows>([&](auto r) QSTEP_INLINE {
     row[r] = input.row[r];
-    const __m256i of_row = _mm256_set1_epi32(of_rows[r]);
+    const __m256i of_row = _mm256_set1_epi32(input.row_parts[r]);
     unroll<halves>([&](auto h) QSTEP_INLINE {
       constexpr int column = h * half_columns;
       sum[r][h] = _mm256_add_epi32(_mm256_add_epi32(load(bias + column), load(sums + column)), of_row);
@@ -172,21 +171,18 @@ template <int bits>
 void PackedBits16<bits>::multiply(int64_t panel, int panels, const TileInput<int8_t>& input, const int32_t* bias,
                                   int32_t* tile) const {
   const int32_t* sums = sums_.data() + panel * tile_columns;
-  with_constant<tile_rows>(input.rows, [&](auto rows) QSTEP_INLINE {
-    constexpr int at_once = rows == 1 ? 2 : 1;
-    int32_t of_rows[rows];
-    for (int r = 0; r < rows; ++r) {
-      const int64_t codes = sum_codes<depth_step>(input.row[r], input.steps, packed_.groups);
-      of_rows[r] = static_cast<int32_t>(packed_.offset * codes);
-    }
-    for (int p = 0; p < panels; p += at_once) {
-      const int column = p * tile_columns;
-      with_constant<at_once>(std::min(at_once, panels - p), [&](auto count) QSTEP_INLINE {
-        multiply_packed_bits<bits, rows, count>(input, packed_, packed_.panel(panel + p), of_rows, sums + column,
-                                                bias + column, tile + column * tile_rows);
-      });
-    }
+  with_constant<tile_rows>(input.rows, [&](auto r) QSTEP_INLINE {
+    with_constant<tile_panels(r)>(panels, [&](auto p) QSTEP_INLINE {
+      multiply_packed_bits<bits, r, p>(input, packed_, packed_.panel(panel), sums, bias, tile);
+    });
   });
+}
+
+template <int bits>
+void PackedBits16<bits>::row_parts(const int8_t* const* rows, int count, const int32_t* steps, int32_t* parts) const {
+  for (int r = 0; r < count; ++r) {
+    parts[r] = static_cast<int32_t>(int64_t{packed_.offset} * sum_codes<depth_step>(rows[r], steps, packed_.groups));
+  }
 }
 
 template class PackedBits16<2>;

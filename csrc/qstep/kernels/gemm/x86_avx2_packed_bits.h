@@ -34,7 +34,7 @@ class PackedBits16 : public CentredCodes {
 
  public:
   static constexpr int tile_rows = 2;
-  static constexpr int tile_panels(int rows) { return rows == 1 ? 16 : 1; }
+  static constexpr int tile_panels(int rows) { return rows == 1 ? 2 : 1; }
   static constexpr int depth_step = Packed::group_depth;
   static constexpr int window = bits == 4 ? 4 : 8;  ///< in groups of steps
   static constexpr int depth_run = window * depth_step;
@@ -45,6 +45,7 @@ class PackedBits16 : public CentredCodes {
   PackedBits16(const GemmProblem& problem, int64_t groups);
   size_t bytes() const { return packed_.weights.size() + sums_.size() * sizeof(int32_t); }
 
+  void row_parts(const int8_t* const* rows, int count, const int32_t* steps, int32_t* parts) const;
   void multiply(int64_t panel, int panels, const TileInput<int8_t>& input, const int32_t* bias, int32_t* tile) const;
 
  private:
