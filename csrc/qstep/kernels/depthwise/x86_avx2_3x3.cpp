@@ -11,6 +11,7 @@
 #include "qstep/core/error.h"
 #include "qstep/kernels/aligned_vector.h"
 #include "qstep/kernels/depthwise/band_depthwise.h"
+#include "qstep/kernels/depthwise/padded_row.h"
 #include "qstep/kernels/depthwise/x86_avx2.h"
 #include "qstep/kernels/depthwise/x86_avx2_3x3_pairs.h"
 
@@ -67,8 +68,9 @@ class Depthwise3x3 final : public PackedConv2d {
       const int64_t row = item % height;
       const int64_t count = std::min({band_rows - row % 2, height - row, items.end - item});
       for (int64_t i = 0; i < input_rows(count); ++i) {
-        point_at_pixels(arguments, image, row * window_.stride[0] - window_.padding[0] + i, pointers,
-                        pixels + i * pointers);
+        point_at_pixels(arguments.input, arguments.input_layout, image,
+                        row * window_.stride[0] - window_.padding[0] + i, window_.padding[1], zero_pixel_.data(),
+                        pointers, pixels + i * pointers);
       }
       for (int64_t x = 0; x < width; x += band_columns) {
         const Band band{image,   row, x, count, std::min(band_columns, width - x), pixels + x * window_.stride[1],
@@ -144,19 +146,6 @@ class Depthwise3x3 final : public PackedConv2d {
   }
 
   bool has_factors() const { return epilogue_.float_factors() != nullptr; }
-
-  /// pixels[x]: column x of the padded image.
-  void point_at_pixels(const Conv2dArguments& arguments, int64_t image, int64_t y, int64_t count,
-                       const uint8_t** pixels) const {
-    const ImageLayout& input = arguments.input_layout;
-    const bool is_inside = 0 <= y && y < input.height;
-    const int64_t begin = is_inside ? std::min<int64_t>(window_.padding[1], count) : count;
-    const int64_t end = is_inside ? std::min(begin + input.width, count) : count;
-    std::fill(pixels, pixels + begin, zero_pixel_.data());
-    const uint8_t* pixel = arguments.input + (is_inside ? input.offset(image, y, 0) : 0);
-    fill_sequence(pixels + begin, end - begin, pixel, input.pixel_stride);
-    std::fill(pixels + end, pixels + count, zero_pixel_.data());
-  }
 
   void run_block(size_t number, const Band& band, const Conv2dArguments& arguments, std::byte* scratch) const {
     const auto run = [&]<class Pairs>(Pairs, const auto& weights) {
