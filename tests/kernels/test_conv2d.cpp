@@ -31,6 +31,7 @@ TEST(Conv2d, EveryBitWidthAndPattern) {
   const oracle::Convolution ordinary{1, 13, 6, 7, 18, 1, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
   const oracle::Convolution wide{1, 69, 6, 7, 18, 1, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
   const oracle::Convolution halving{1, 48, 6, 7, 18, 1, Window{{3, 3}, {2, 2}, {1, 1, 1, 1}, {1, 1}}};
+  const oracle::Convolution pixels{1, 69, 6, 7, 82, 1, Window{}};
   const oracle::Convolution pairs{1, 16, 5, 7, 250, 1, Window{{3, 2}, {1, 2}, {1, 1, 1, 1}, {1, 1}}};
   const oracle::Convolution depthwise{1, 37, 6, 7, 37, 37, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}};
   const oracle::Convolution strided{1, 81, 5, 9, 81, 81, Window{{3, 3}, {2, 2}, {1, 1, 1, 1}, {1, 1}}};
@@ -52,6 +53,7 @@ TEST(Conv2d, EveryBitWidthAndPattern) {
     }
   }
   for (const Pattern pattern : all_patterns) {
+    used.merge(expect_exact(LayerCase(pixels, {8, 8}, pattern, random), 1, random));
     used.merge(expect_exact(LayerCase(pairs, {2, 2}, pattern, random), 1, random));
   }
   for (const Conv2dKernel& kernel : conv2d_kernels()) {
@@ -69,6 +71,7 @@ TEST(Conv2d, WeightsBeyondInt8) {
   const oracle::Convolution shapes[] = {
       {1, 69, 6, 7, 18, 1, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}},
       {1, 69, 6, 7, 34, 1, Window{{1, 1}, {2, 2}, {0, 0, 0, 0}, {1, 1}}},
+      {1, 69, 6, 7, 114, 1, Window{{1, 1}, {2, 2}, {0, 0, 0, 0}, {1, 1}}},
       {1, 37, 6, 7, 37, 37, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}},
       {1, 37, 6, 7, 37, 37, Window{{5, 5}, {2, 2}, {2, 2, 2, 2}, {1, 1}}},
       {1, 3, 9, 8, 18, 1, Window{{5, 7}, {2, 2}, {2, 3, 2, 3}, {1, 1}}},
@@ -98,6 +101,7 @@ TEST(Conv2d, ChosenGeometries) {
       {"stem: many columns", {1, 3, 5, 530, 16, 1, Window{{3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}}}},
       {"pointwise", {2, 12, 5, 6, 20, 1, Window{}}},
       {"pointwise, stride 2", {2, 12, 5, 6, 20, 1, Window{{1, 1}, {2, 2}, {0, 0, 0, 0}, {1, 1}}}},
+      {"pointwise, several blocks of rows", {2, 90, 19, 13, 91, 1, Window{}}},
       {"pointwise, padded", {1, 12, 3, 3, 5, 1, Window{{1, 1}, {1, 1}, {1, 2, 0, 1}, {1, 1}}}},
       {"pointwise, grouped", {1, 12, 5, 6, 9, 3, Window{}}},
       {"asymmetric padding", {1, 8, 6, 5, 7, 1, Window{{3, 2}, {1, 1}, {2, 0, 0, 1}, {1, 1}}}},
@@ -272,6 +276,42 @@ TEST(Conv2d, BandsOfAnyGeometry) {
     layer.sliced = below(2) == 0;
     expect_exact(layer, 1 + below(4), random);
     ASSERT_FALSE(HasFailure()) << "trial " << trial;
+  }
+}
+
+// Strassen's product takes pairs of rows and of panels; any of them may be without the other one.
+TEST(Conv2d, PixelsOfAnyGeometry) {
+  const unsigned seed = 20261124;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  const auto below = [&](int n) { return static_cast<int32_t>(random() % static_cast<unsigned>(n)); };
+  std::set<std::string_view> used;
+  for (int trial = 0; trial < 150; ++trial) {
+    const Window window{{1, 1}, {1 + below(3), 1 + below(2)}, {below(2), 0, 0, below(2)}, {1, 1}};
+    LayerCase layer({1 + below(3), 60 + below(70), 1 + below(12), 1 + below(10), 60 + below(90), 1, window},
+                    {8, 7 + below(2)}, all_patterns[below(5)], random);
+    layer.sliced = below(2) == 0;
+    used.merge(expect_exact(layer, 1 + below(5), random));
+    ASSERT_FALSE(HasFailure()) << "trial " << trial;
+  }
+  EXPECT_TRUE(used.contains("conv2d_avx2_strassen16") || !is_supported(Isa::avx2));
+}
+
+// Sums of weights reach the ends of int16, products of them wrap around in int32.
+TEST(Conv2d, PixelsWithTheLargestWeights) {
+  std::mt19937 random(1);
+  for (const int16_t largest : {8191, 8192}) {
+    LayerCase layer({1, 1000, 5, 5, 70, 1, Window{}}, {8, 8}, Pattern::random, random);
+    for (size_t i = 0; i < layer.weights.size(); ++i) {
+      const bool is_left = i / 1000 % 32 < 16;
+      const bool is_first = i % 1000 < 500;
+      layer.weights[i] = static_cast<int16_t>(is_left == is_first ? largest : -largest);
+    }
+    std::ranges::fill(layer.input, uint8_t{255});
+    layer.zero_code = 128;
+    layer.judge();
+    EXPECT_EQ(expect_exact(layer, 1, random).contains("conv2d_avx2_strassen16"),
+              largest == 8191 && is_supported(Isa::avx2));
   }
 }
 

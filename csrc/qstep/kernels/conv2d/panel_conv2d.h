@@ -97,6 +97,14 @@ bool supports_panel_conv2d(const Conv2dProblem& problem) {
   return Arithmetic::supports(PaddedRows(problem, row_padding<Arithmetic>(problem)).gemm());
 }
 
+/// The same for an ungrouped product of pixels.
+template <class Arithmetic>
+bool supports_pixels(const Conv2dProblem& problem) {
+  const core::Window& window = problem.window;
+  return problem.groups == 1 && window.kernel[0] == 1 && window.kernel[1] == 1 &&
+         supports_panel_conv2d<Arithmetic>(problem);
+}
+
 /// The same for images of so few channels that only rows of the window are runs of some length.
 template <class Arithmetic>
 bool supports_stem(const Conv2dProblem& problem) {

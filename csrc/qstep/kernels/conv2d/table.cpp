@@ -9,6 +9,7 @@
 #include "qstep/kernels/depthwise/x86_avx512_3x3.h"
 #include "qstep/kernels/gemm/x86_avx2.h"
 #include "qstep/kernels/gemm/x86_avx2_shuffle.h"
+#include "qstep/kernels/gemm/x86_avx2_strassen.h"
 #include "qstep/kernels/gemm/x86_avx512vnni.h"
 #include "qstep/kernels/gemm/x86_avx512vnni_half_products.h"
 #include "qstep/kernels/gemm/x86_avx512vnni_shuffle.h"
@@ -75,6 +76,7 @@ constexpr Conv2dKernel table[] = {
     {"winograd_rows_avx2_madd16", Isa::avx2, winograd_rows::is_suitable,
      winograd_rows::pack_rows_conv2d<winograd_rows::avx2::Madd16>},
     {"stem_avx2_maddubs16", Isa::avx2, supports_stem<avx2::Maddubs16ByStep>, pack_panel_conv2d<avx2::Maddubs16ByStep>},
+    {"conv2d_avx2_strassen16", Isa::avx2, supports_pixels<avx2::Strassen16>, pack_panel_conv2d<avx2::Strassen16>},
     {"conv2d_avx2_maddubs16", Isa::avx2, supports_panel_conv2d<avx2::Maddubs16>, pack_panel_conv2d<avx2::Maddubs16>},
     {"conv2d_avx2_madd16", Isa::avx2, supports_panel_conv2d<avx2::Madd16>, pack_panel_conv2d<avx2::Madd16>},
 #endif

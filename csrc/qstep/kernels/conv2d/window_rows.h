@@ -7,7 +7,8 @@
 //              lie at the same distances from its first one everywhere in the band, so all windows share one array of
 //              steps (panel_gemm.h) and overlap instead of being copied tap by tap. A step that would straddle two rows
 //              of the window ends with the first of them instead, where that adds little: its last weights are zero.
-//   staged     Each window is copied: where a step of the arithmetic would straddle two taps, or a band would be larger.
+//   staged     Each window is copied: where a step of the arithmetic would straddle two taps, a band would be larger, or the
+//              arithmetic combines whole rows.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -127,14 +128,12 @@ class WindowRows {
   void gather(int64_t first, int count, int64_t group, const Code** pointers) const {
     const uint8_t* image = codes_ + group * geometry_.group_channels;
     if (reading_ == Reading::band) return copy_band(first, count, image, pointers);
-    if (geometry_.is_unpadded_pixel()) return gather_pixels(first, count, image, pointers);
-    PixelCursor at(output_, first);
-    for (int r = 0; r < count; ++r, at.advance(output_)) {
-      Code* row = scratch_.codes() + r * Staged::stride(geometry_.depth());
-      copy_window(at, image, row);
-      Staged::clear_tail(row, geometry_.depth());
-      pointers[r] = row;
+    if (geometry_.is_unpadded_pixel()) {
+      gather_pixels(first, count, image, pointers);
+    } else {
+      copy_windows(first, count, image, pointers);
     }
+    Staged::combine(scratch_.codes(), count, geometry_.depth());
   }
 
   void output_offsets(int64_t first, int count, int64_t* offsets) const {
@@ -170,6 +169,16 @@ class WindowRows {
     });
   }
 
+  void copy_windows(int64_t first, int count, const uint8_t* codes, const Code** pointers) const {
+    PixelCursor at(output_, first);
+    for (int r = 0; r < count; ++r, at.advance(output_)) {
+      Code* row = scratch_.codes() + r * Staged::stride(geometry_.depth());
+      copy_window(at, codes, row);
+      Staged::clear_tail(row, geometry_.depth());
+      pointers[r] = row;
+    }
+  }
+
   static BandShape shape(const ConvolutionGeometry& geometry, const ImageLayout& output) {
     return BandShape(geometry, output, sizeof(Code), Arithmetic::tile_rows);
   }
@@ -178,6 +187,7 @@ class WindowRows {
     if (geometry.is_unpadded_pixel()) {
       return Staged::is_read_in_place(geometry.depth()) ? Reading::in_place : Reading::staged;
     }
+    if (combines_rows<Arithmetic>) return Reading::staged;
     const bool is_preferred = geometry.row_padding > 0 || band.codes() <= band.pixels() * geometry.depth();
     return is_preferred && geometry.run() % Arithmetic::depth_run == 0 ? Reading::band : Reading::staged;
   }

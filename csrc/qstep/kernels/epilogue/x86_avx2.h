@@ -107,19 +107,20 @@ QSTEP_INLINE inline void store_part(uint8_t* output, __m128i codes, int count) {
   for (int i = 0; i < (count & 3); ++i) output[i] = static_cast<uint8_t>(three >> (8 * i));
 }
 
-/// The epilogue of a tile in the registers that hold it: the codes of row r go to output + offsets[r], `channels` of them.
+/// The epilogue of a tile in the registers that hold it: the codes of row r go to output + offsets[r * offset_step],
+/// `channels` of them.
 template <int rows, class Rounding>
 QSTEP_INLINE inline void store_codes(const __m256i (&left)[rows], const __m256i (&right)[rows],
                                      const Rounding& rounding, const CodeRange& range, int channels, uint8_t* output,
-                                     const int64_t* offsets) {
+                                     const int64_t* offsets, int offset_step = 1) {
   const auto store_rows = [&](auto store) QSTEP_INLINE {
     unroll<(rows + 1) / 2>([&](auto pair) QSTEP_INLINE {
       constexpr int first = 2 * pair;
       constexpr int second = first + 1 < rows ? first + 1 : first;
       const __m256i codes =
           range.codes(rounding.words(left[first], right[first]), rounding.words(left[second], right[second]));
-      store(output + offsets[first], _mm256_castsi256_si128(codes));
-      if constexpr (second != first) store(output + offsets[second], _mm256_extracti128_si256(codes, 1));
+      store(output + offsets[first * offset_step], _mm256_castsi256_si128(codes));
+      if constexpr (second != first) store(output + offsets[second * offset_step], _mm256_extracti128_si256(codes, 1));
     });
   };
   if (channels == tile_columns) {

@@ -20,6 +20,10 @@
 //   finish(epilogue, tile, output)
 // if the accumulators of a row have a part that is the same in all columns:
 //   row_parts(rows, count, steps, parts)         those parts, which multiply adds: see TileInput
+// if sums of rows are multiplied too:
+//   combine_rows(rows, count, length)            computes them. Rows are copied into scratch, 2 * length apart: the codes,
+//                                                as many as multiples of depth_step, and room for sums. A last one
+//                                                without another one is copied. Tiles begin with the first row of a pair
 // and, if it has them, instead of multiply and finish where the epilogue allows:
 //   finishes_in_registers(epilogue)
 //   multiply_and_finish(panel, panels, input, bias, epilogue, tile, output)   any number of panels; tile: of all of them,
@@ -58,6 +62,11 @@ inline constexpr int64_t max_block_rows = 512;
 
 /// Bytes of input that are multiplied with one panel after another: room for them and a panel in a second-level cache.
 inline constexpr int64_t block_bytes = 128 * 1024;
+
+template <class Arithmetic>
+inline constexpr bool combines_rows = requires(typename Arithmetic::Code* rows) {
+  Arithmetic::combine_rows(rows, 0, 0);
+};
 
 template <class Arithmetic>
 class PanelGemm {
@@ -108,6 +117,7 @@ class PanelGemm {
 
  private:
   static constexpr int tile_rows = Arithmetic::tile_rows;
+  static constexpr int unit = combines_rows<Arithmetic> ? 2 : 1;  // rows that are in one tile
   static constexpr int item_panels = Arithmetic::tile_panels(tile_rows);
   static constexpr int tile_size = tile_rows * tile_columns;
   static constexpr bool has_row_parts = requires(const Arithmetic& a) { a.row_parts(nullptr, 0, nullptr, nullptr); };
@@ -133,7 +143,7 @@ class PanelGemm {
   int64_t fitting_panels() const {
     constexpr int64_t cached_bytes = 16 * 1024;
     const auto panel_bytes = static_cast<int64_t>(arithmetic_.bytes()) / std::max<int64_t>(groups_ * panels_, 1);
-    return std::max<int64_t>(cached_bytes / (panel_bytes * item_panels + 1), 1) * item_panels;
+    return std::max<int64_t>(cached_bytes / std::max<int64_t>(panel_bytes * item_panels, 1), 1) * item_panels;
   }
 
   int64_t row_items(int64_t rows) const { return ceil_divide(rows, tile_rows); }
@@ -185,17 +195,19 @@ class PanelGemm {
     if constexpr (has_row_parts) {
       arithmetic_.row_parts(pointers, count, rows.steps(), row_parts);
     }
+    if (count % unit != 0) output_offsets[count] = output_offsets[count - 1];
     // Tiles of nearly equal height: a last one of a single row would run at a fraction of the speed.
     const int tiles = static_cast<int>(ceil_divide(count, tile_rows));
-    const int height = count / tiles;
-    const int higher = count % tiles;
+    const int units = static_cast<int>(ceil_divide(count, unit));
+    const int height = units / tiles;
+    const int higher = units % tiles;
     const int64_t at_once = tiles > 1 ? cached_panels_ : panels.end - panels.begin;
-    const int64_t step = tile_step(height + (higher > 0 ? 1 : 0), at_once);
+    const int64_t step = tile_step(unit * (height + (higher > 0 ? 1 : 0)), at_once);
     for (int64_t start = panels.begin; start < panels.end; start += at_once) {
       const int64_t end = std::min(start + at_once, panels.end);
       int begin = 0;
       for (int t = 0; t < tiles; ++t) {
-        const int tile_height = height + (t < higher ? 1 : 0);
+        const int tile_height = std::min(unit * (height + (t < higher ? 1 : 0)), count - begin);
         for (int64_t p = start; p < end; p += step) {
           multiply_tile(group, p, static_cast<int>(std::min<int64_t>(step, end - p)),
                         {tile_height, pointers + begin, rows.steps(), row_parts + begin}, output_offsets + begin,
@@ -292,9 +304,11 @@ template <class Arithmetic>
 struct StagedRows {
   using Code = typename Arithmetic::Code;
 
-  static constexpr int64_t stride(int64_t depth) {
+  /// Codes of a row.
+  static constexpr int64_t length(int64_t depth) {
     return ceil_divide(depth, Arithmetic::depth_step) * Arithmetic::depth_step;
   }
+  static constexpr int64_t stride(int64_t depth) { return (combines_rows<Arithmetic> ? 2 : 1) * length(depth); }
 
   /// Rows of a block.
   static int64_t block_rows(int64_t depth) {
@@ -310,7 +324,12 @@ struct StagedRows {
   }
 
   /// Clears what the last step reads beyond the depth.
-  static void clear_tail(Code* row, int64_t depth) { std::fill(row + depth, row + stride(depth), Code{0}); }
+  static void clear_tail(Code* row, int64_t depth) { std::fill(row + depth, row + length(depth), Code{0}); }
+
+  /// What remains to be done when `count` rows are staged at `rows`.
+  static void combine(Code* rows, int64_t count, int64_t depth) {
+    if constexpr (combines_rows<Arithmetic>) Arithmetic::combine_rows(rows, count, length(depth));
+  }
 
   /// True where rows that lie in memory can be read there.
   static constexpr bool is_read_in_place(int64_t depth) {
@@ -357,6 +376,7 @@ class MatrixRows {
   void gather(int64_t first, int count, int64_t, const Code** pointers) const {
     Staged::gather(arguments_.input + first * arguments_.input_stride, arguments_.input_stride, count, depth_,
                    scratch_.codes(), pointers);
+    Staged::combine(scratch_.codes(), count, depth_);
   }
 
   void output_offsets(int64_t first, int count, int64_t* offsets) const {

@@ -12,23 +12,33 @@
 QSTEP_AVX2_BEGIN
 namespace qstep::kernels::avx2 {
 
-// A Finish takes the sums of a tile's rows, finish(left, right), of which it may need the left ones only, and moves on to
-// the panels behind, skip(panels). Until then tile[tile_rows][tile_columns] may hold sums that are not complete.
+/// Where sums lie in a tile: those of row r in its row `row + r * row_step`, from a panel on.
+struct TilePlace {
+  int row = 0;
+  int row_step = 1;
+  int panel = 0;
+};
+
+// A Finish takes the sums of a tile's rows, finish(left, right), or of some of them, finish(left, right, place), may need
+// the left ones only, and moves on to the panels behind, skip(panels). Until then tile[tile_rows][tile_columns] may hold
+// sums that are not complete.
 
 /// Stores the sums in tile[panels][tile_rows][tile_columns].
 struct StoreTile {
   int32_t* tile;
+  int tile_rows = Madd16::tile_rows;
 
   template <int rows>
-  QSTEP_INLINE void operator()(const __m256i (&left)[rows], const __m256i (&right)[rows]) const {
+  QSTEP_INLINE void operator()(const __m256i (&left)[rows], const __m256i (&right)[rows], TilePlace place = {}) const {
+    int32_t* to = tile + (place.panel * tile_rows + place.row) * tile_columns;
     unroll<rows>([&](auto r) QSTEP_INLINE {
-      store(tile + r * tile_columns, left[r]);
-      store(tile + r * tile_columns + half_columns, right[r]);
+      store(to + r * place.row_step * tile_columns, left[r]);
+      store(to + r * place.row_step * tile_columns + half_columns, right[r]);
     });
   }
 
   QSTEP_INLINE static bool needs_right_half() { return true; }
-  QSTEP_INLINE void skip(int panels) { tile += panels * Madd16::tile_rows * tile_columns; }
+  QSTEP_INLINE void skip(int panels) { tile += panels * tile_rows * tile_columns; }
 };
 
 /// The epilogue of a tile in the registers that hold it.
@@ -50,9 +60,10 @@ struct StoreCodes {
         row_offsets(where.row_offsets) {}
 
   template <int rows>
-  QSTEP_INLINE void operator()(const __m256i (&left)[rows], const __m256i (&right)[rows]) const {
-    store_codes(left, right, ByFloatFactor(factors, zero_point), range, std::min(channels, tile_columns), output,
-                row_offsets);
+  QSTEP_INLINE void operator()(const __m256i (&left)[rows], const __m256i (&right)[rows], TilePlace place = {}) const {
+    const int channel = place.panel * tile_columns;
+    store_codes(left, right, ByFloatFactor(factors + channel, zero_point), range,
+                std::min(channels - channel, tile_columns), output + channel, row_offsets + place.row, place.row_step);
   }
 
   QSTEP_INLINE bool needs_right_half() const { return channels > half_columns; }
