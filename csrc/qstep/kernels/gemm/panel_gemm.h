@@ -19,7 +19,7 @@
 //   stage_copies(code, count, output)            the same of one code, where it is not just converted
 //   finish(epilogue, tile, output)
 // if the accumulators of a row have a part that is the same in all columns:
-//   row_parts(rows, count, steps, parts)         those parts, which multiply adds: see TileInput
+//   row_parts(rows, steps, parts)                those parts, which multiply adds: see TileInput
 // if sums of rows are multiplied too:
 //   combine_rows(rows, count, length)            computes them. Rows are copied into scratch, 2 * length apart: the codes,
 //                                                as many as multiples of depth_step, and room for sums. A last one
@@ -38,6 +38,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -120,7 +121,7 @@ class PanelGemm {
   static constexpr int unit = combines_rows<Arithmetic> ? 2 : 1;  // rows that are in one tile
   static constexpr int item_panels = Arithmetic::tile_panels(tile_rows);
   static constexpr int tile_size = tile_rows * tile_columns;
-  static constexpr bool has_row_parts = requires(const Arithmetic& a) { a.row_parts(nullptr, 0, nullptr, nullptr); };
+  static constexpr bool has_row_parts = requires(const Arithmetic& a) { a.row_parts({}, nullptr, nullptr); };
   static constexpr int max_tile_panels = std::max(max_sums, Arithmetic::tile_panels(1));
 
   /// Items of a range that runs along the inner of two dimensions.
@@ -193,7 +194,7 @@ class PanelGemm {
     rows.output_offsets(first, count, output_offsets);
     int32_t row_parts[max_block_rows];
     if constexpr (has_row_parts) {
-      arithmetic_.row_parts(pointers, count, rows.steps(), row_parts);
+      arithmetic_.row_parts({pointers, static_cast<size_t>(count)}, rows.steps(), row_parts);
     }
     if (count % unit != 0) output_offsets[count] = output_offsets[count - 1];
     // Tiles of nearly equal height: a last one of a single row would run at a fraction of the speed.

@@ -179,9 +179,9 @@ void PackedBits16<bits>::multiply(int64_t panel, int panels, const TileInput<int
 }
 
 template <int bits>
-void PackedBits16<bits>::row_parts(const int8_t* const* rows, int count, const int32_t* steps, int32_t* parts) const {
-  for (int r = 0; r < count; ++r) {
-    parts[r] = static_cast<int32_t>(int64_t{packed_.offset} * sum_codes<depth_step>(rows[r], steps, packed_.groups));
+void PackedBits16<bits>::row_parts(std::span<const int8_t* const> rows, const int32_t* steps, int32_t* parts) const {
+  for (const int8_t* row : rows) {
+    *parts++ = static_cast<int32_t>(int64_t{packed_.offset} * sum_codes<depth_step>(row, steps, packed_.groups));
   }
 }
 

@@ -3,6 +3,7 @@
 // weights.
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "qstep/kernels/aligned_vector.h"
@@ -45,7 +46,7 @@ class PackedBits16 : public CentredCodes {
   PackedBits16(const GemmProblem& problem, int64_t groups);
   size_t bytes() const { return packed_.weights.size() + sums_.size() * sizeof(int32_t); }
 
-  void row_parts(const int8_t* const* rows, int count, const int32_t* steps, int32_t* parts) const;
+  void row_parts(std::span<const int8_t* const> rows, const int32_t* steps, int32_t* parts) const;
   void multiply(int64_t panel, int panels, const TileInput<int8_t>& input, const int32_t* bias, int32_t* tile) const;
 
  private:

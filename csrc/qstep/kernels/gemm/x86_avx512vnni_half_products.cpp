@@ -132,8 +132,9 @@ QSTEP_NOINLINE void multiply_tile(const TileInput<uint8_t>& input, const uint8_t
 }  // namespace
 
 /// Minus the products of the codes of each pair.
-void HalfProducts::row_parts(const uint8_t* const* rows, int count, const int32_t* steps, int32_t* parts) const {
+void HalfProducts::row_parts(std::span<const uint8_t* const> rows, const int32_t* steps, int32_t* parts) const {
   constexpr int at_once = 4;
+  const auto count = static_cast<int>(rows.size());
   constexpr __mmask32 firsts = 0x0F0F0F0F;
   const __m256i first_offsets = _mm256_set1_epi8(static_cast<char>(first_offset_));
   const __m256i second_offsets = _mm256_set1_epi8(static_cast<char>(second_offset_));
@@ -141,7 +142,7 @@ void HalfProducts::row_parts(const uint8_t* const* rows, int count, const int32_
     const uint8_t* row[at_once];
     __m256i sum[at_once];  // in even lanes
     unroll<at_once>([&](auto i) QSTEP_INLINE {
-      row[i] = rows[std::min(r + i, count - 1)];
+      row[i] = rows[static_cast<size_t>(std::min(r + i, count - 1))];
       sum[i] = _mm256_setzero_si256();
     });
     for (int64_t s = 0; s < steps_; ++s) {

@@ -9,6 +9,7 @@
 // units for additions than for products do beside the products.
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "qstep/kernels/aligned_vector.h"
 #include "qstep/kernels/gemm/panel_gemm.h"
@@ -32,7 +33,7 @@ class HalfProducts {
   HalfProducts(const GemmProblem& problem, int64_t groups);
   size_t bytes() const { return weights_.size() + corrections_.size() * sizeof(int32_t); }
 
-  void row_parts(const uint8_t* const* rows, int count, const int32_t* steps, int32_t* parts) const;
+  void row_parts(std::span<const uint8_t* const> rows, const int32_t* steps, int32_t* parts) const;
   void multiply(int64_t panel, int panels, const TileInput<uint8_t>& input, const int32_t* bias, int32_t* tile) const;
   static void stage(const uint8_t* input, int64_t count, uint8_t* output);
   static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
