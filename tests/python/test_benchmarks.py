@@ -68,9 +68,8 @@ def test_speed_is_the_median_of_ratios_within_a_round() -> None:
     assert median == 51.0
     assert (low, high) == (41.0, 61.0)
     calls: list[str] = []
-    times = interleaved(
-        {name: lambda name=name: calls.append(name) for name in "ab"}, rounds=4, seconds=1, slice_seconds=0
-    )
+    programs = {name: lambda name=name: calls.append(name) for name in "ab"}
+    times = interleaved(programs, rounds=4, seconds=1, slice_seconds=0, patience_seconds=0)
     assert [len(t) for t in times.values()] == [4, 4]
     assert calls.count("a") == calls.count("b")
 
