@@ -57,9 +57,7 @@ TEST(Conv2d, EveryBitWidthAndPattern) {
     used.merge(expect_exact(LayerCase(pairs, {2, 2}, pattern, random), 1, random));
   }
   for (const Conv2dKernel& kernel : conv2d_kernels()) {
-    const bool is_unused = kernel.name == "conv2d_avx512vnni_half_products" && !adds_beside_products();
-    EXPECT_TRUE(used.contains(kernel.name) || !is_supported(kernel.isa) || is_unused)
-        << kernel.name << " was never used";
+    EXPECT_TRUE(used.contains(kernel.name) || !is_supported(kernel.isa)) << kernel.name << " was never used";
   }
 }
 

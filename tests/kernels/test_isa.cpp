@@ -107,6 +107,22 @@ TEST(KernelTable, TheFirstRowThatSupportsTheProblemWins) {
   }
 }
 
+TEST(KernelTable, RowsThatDoNotSuitTheCpuAreSkipped) {
+  struct Kernel {
+    std::string_view name;
+    Isa isa;
+    bool (*supports)(int);
+    bool (*suits_cpu)() = nullptr;
+  };
+  constexpr auto all = [](int) { return true; };
+  static constexpr Kernel table[] = {{"not here", Isa::reference, all, [] { return false; }},
+                                     {"here", Isa::reference, all, [] { return true; }},
+                                     {"everywhere", Isa::reference, all}};
+  const std::span<const Kernel> rows = table;
+  EXPECT_EQ(choose_kernel("toy", rows, 0, Isa::reference).name, "here");
+  EXPECT_EQ(choose_kernel("toy", rows.last(1), 0, Isa::reference).name, "everywhere");
+}
+
 TEST(KernelTable, DispatchFollowsTheIsa) {
   const std::vector<int16_t> weights(16, 3);
   const std::vector<int32_t> bias(4, 0);

@@ -32,6 +32,14 @@ bool has_avxvnni() {
 }
 #endif
 
+bool is_amd() {
+#if defined(__x86_64__)
+  return __builtin_cpu_is("amd") != 0;
+#else
+  return false;
+#endif
+}
+
 Isa default_isa() {
   if (const char* name = std::getenv("QSTEP_ISA"); name != nullptr && *name != '\0') return isa_from_name(name);
   Isa best = Isa::reference;
@@ -85,13 +93,9 @@ bool is_supported(Isa isa) {
 #endif
 }
 
-bool adds_beside_products() {
-#if defined(__x86_64__)
-  return __builtin_cpu_is("amd") != 0;
-#else
-  return false;
-#endif
-}
+bool adds_beside_products() { return is_amd(); }
+
+bool looks_up_as_often_as_multiplies() { return is_amd(); }
 
 Isa isa_from_name(std::string_view name) {
   std::string built_names;

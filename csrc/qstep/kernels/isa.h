@@ -29,6 +29,10 @@ bool is_supported(Isa isa);
 /// that multiply.
 bool adds_beside_products();
 
+/// True where tables are looked up (vpshufb) in as many vectors of 512 bits in a cycle as products are made: AMD's CPUs.
+/// Intel's have one unit that does and two that multiply.
+bool looks_up_as_often_as_multiplies();
+
 /// The instruction set called `name`. Throws Error, listing what was built and what the CPU has, where it is not one
 /// of both.
 Isa isa_from_name(std::string_view name);

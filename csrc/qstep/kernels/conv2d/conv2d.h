@@ -58,6 +58,7 @@ struct Conv2dKernel {
   Isa isa;
   bool (*supports)(const Conv2dProblem&);
   std::unique_ptr<PackedConv2d> (*pack)(const Conv2dProblem&);
+  bool (*suits_cpu)() = nullptr;  ///< null: it suits all that run it
 };
 
 std::span<const Conv2dKernel> conv2d_kernels();

@@ -40,7 +40,7 @@ bool shuffles_avx2(const Conv2dProblem& problem) {
 }
 
 bool halves_products(const Conv2dProblem& problem) {
-  return adds_beside_products() && problem.groups == 1 && supports_panel_conv2d<avx512vnni::HalfProducts>(problem);
+  return problem.groups == 1 && supports_panel_conv2d<avx512vnni::HalfProducts>(problem);
 }
 
 constexpr Conv2dKernel table[] = {
@@ -53,10 +53,12 @@ constexpr Conv2dKernel table[] = {
      pack_band_depthwise<avx2::DepthwiseMaddubs16>},
     {"depthwise_avx2_madd16", Isa::avx2, supports_band_depthwise<avx2::DepthwiseMadd16>,
      pack_band_depthwise<avx2::DepthwiseMadd16>},
-    {"conv2d_avx512vnni_shuffle8", Isa::avx512vnni, shuffles_avx512vnni, pack_pair_tables_conv2d<avx512vnni::Shuffle8>},
+    {"conv2d_avx512vnni_shuffle8", Isa::avx512vnni, shuffles_avx512vnni, pack_pair_tables_conv2d<avx512vnni::Shuffle8>,
+     looks_up_as_often_as_multiplies},
     {"winograd_avx512vnni_dpbusd", Isa::avx512vnni, winograd::supports_winograd_conv2d<winograd::avx512vnni::Dpbusd>,
      winograd::pack_winograd_conv2d<winograd::avx512vnni::Dpbusd>},
-    {"conv2d_avx512vnni_half_products", Isa::avx512vnni, halves_products, pack_panel_conv2d<avx512vnni::HalfProducts>},
+    {"conv2d_avx512vnni_half_products", Isa::avx512vnni, halves_products, pack_panel_conv2d<avx512vnni::HalfProducts>,
+     adds_beside_products},
     {"conv2d_avx512vnni_dpbusd", Isa::avx512vnni, supports_panel_conv2d<avx512vnni::Dpbusd>,
      pack_panel_conv2d<avx512vnni::Dpbusd>},
     {"conv2d_avx512vnni_dpwssd", Isa::avx512vnni, supports_panel_conv2d<avx512vnni::Dpwssd>,

@@ -54,6 +54,7 @@ struct GemmKernel {
   Isa isa;
   bool (*supports)(const GemmProblem&);
   std::unique_ptr<PackedGemm> (*pack)(const GemmProblem&);
+  bool (*suits_cpu)() = nullptr;  ///< null: it suits all that run it
 };
 
 std::span<const GemmKernel> gemm_kernels();

@@ -19,26 +19,21 @@ namespace {
 bool any(const GemmProblem&) { return true; }
 bool shifts(const GemmProblem& problem) { return are_powers_of_two(problem.weights); }
 
-bool halves_products(const GemmProblem& problem) {
-  return adds_beside_products() && avx512vnni::HalfProducts::supports(problem);
-}
-bool halves_products_by_rows(const GemmProblem& problem) {
-  return adds_beside_products() && supports_by_rows<avx512vnni::PackedBitsDpbusd<4>, avx512vnni::HalfProducts>(problem);
-}
-
 constexpr GemmKernel table[] = {
 #if defined(__x86_64__)
-    {"gemm_avx512vnni_shuffle8", Isa::avx512vnni, avx512vnni::Shuffle8::supports,
-     pack_panel_gemm<avx512vnni::Shuffle8>},
+    {"gemm_avx512vnni_shuffle8", Isa::avx512vnni, avx512vnni::Shuffle8::supports, pack_panel_gemm<avx512vnni::Shuffle8>,
+     looks_up_as_often_as_multiplies},
     {"gemm_avx512vnni_dpbusd_or_2_bits", Isa::avx512vnni,
      supports_by_rows<avx512vnni::PackedBitsDpbusd<2>, avx512vnni::Dpbusd>,
      pack_by_rows<avx512vnni::PackedBitsDpbusd<2>, avx512vnni::Dpbusd>},
-    {"gemm_avx512vnni_half_products_or_4_bits", Isa::avx512vnni, halves_products_by_rows,
-     pack_by_rows<avx512vnni::PackedBitsDpbusd<4>, avx512vnni::HalfProducts>},
+    {"gemm_avx512vnni_half_products_or_4_bits", Isa::avx512vnni,
+     supports_by_rows<avx512vnni::PackedBitsDpbusd<4>, avx512vnni::HalfProducts>,
+     pack_by_rows<avx512vnni::PackedBitsDpbusd<4>, avx512vnni::HalfProducts>, adds_beside_products},
     {"gemm_avx512vnni_dpbusd_or_4_bits", Isa::avx512vnni,
      supports_by_rows<avx512vnni::PackedBitsDpbusd<4>, avx512vnni::Dpbusd>,
      pack_by_rows<avx512vnni::PackedBitsDpbusd<4>, avx512vnni::Dpbusd>},
-    {"gemm_avx512vnni_half_products", Isa::avx512vnni, halves_products, pack_panel_gemm<avx512vnni::HalfProducts>},
+    {"gemm_avx512vnni_half_products", Isa::avx512vnni, avx512vnni::HalfProducts::supports,
+     pack_panel_gemm<avx512vnni::HalfProducts>, adds_beside_products},
     {"gemm_avx512vnni_dpbusd", Isa::avx512vnni, avx512vnni::Dpbusd::supports, pack_panel_gemm<avx512vnni::Dpbusd>},
     {"gemm_avx512vnni_dpwssd", Isa::avx512vnni, avx512vnni::Dpwssd::supports, pack_panel_gemm<avx512vnni::Dpwssd>},
     {"gemm_avx2_shuffle8_or_2_bits", Isa::avx2, supports_by_rows<avx2::PackedBits16<2>, avx2::Shuffle8>,
