@@ -20,6 +20,8 @@
 //   finish(epilogue, tile, output)
 // if the accumulators of a row have a part that is the same in all columns:
 //   row_parts(rows, steps, parts)                those parts, which multiply adds: see TileInput
+// if blocks of rows had better be larger than usual, because weights are large next to rows:
+//   staged_bytes                                 of a block that is copied
 // if sums of rows are multiplied too:
 //   combine_rows(rows, count, length)            computes them. Rows are copied into scratch, 2 * length apart: the codes,
 //                                                as many as multiples of depth_step, and room for sums. A last one
@@ -311,10 +313,15 @@ struct StagedRows {
   }
   static constexpr int64_t stride(int64_t depth) { return (combines_rows<Arithmetic> ? 2 : 1) * length(depth); }
 
+  static constexpr int64_t staged_bytes() {
+    if constexpr (requires { Arithmetic::staged_bytes; }) return Arithmetic::staged_bytes;
+    return block_bytes;
+  }
+
   /// Rows of a block.
   static int64_t block_rows(int64_t depth) {
     const int64_t row_bytes = stride(depth) * static_cast<int64_t>(sizeof(Code));
-    const int64_t tiles = std::min(block_bytes / row_bytes, max_block_rows) / Arithmetic::tile_rows;
+    const int64_t tiles = std::min(staged_bytes() / row_bytes, max_block_rows) / Arithmetic::tile_rows;
     return std::max<int64_t>(tiles, 1) * Arithmetic::tile_rows;
   }
 

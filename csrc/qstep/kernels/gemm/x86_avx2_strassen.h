@@ -26,6 +26,7 @@ class Strassen16 {
   static constexpr int tile_panels(int) { return 2; }
   static constexpr int depth_step = 4;
   static constexpr int depth_run = depth_step;
+  static constexpr int64_t staged_bytes = 512 * 1024;  // or weights of four bytes are read too often
 
   /// True where it is faster than the other AVX2 arithmetics. Takes ungrouped matrices.
   static bool supports(const GemmProblem& problem);
