@@ -125,8 +125,8 @@ QSTEP_INLINE inline Vector clamp_8(Vector x, Vector low, Vector high) {
 QSTEP_INLINE inline Vector add_products(Vector sum, Vector pairs, Vector factors) {
   return _mm256_add_epi32(_mm256_madd_epi16(pairs, factors), sum);
 }
-QSTEP_INLINE inline Vector shift_right(Vector x, __m128i count) { return _mm256_srl_epi32(x, count); }
-QSTEP_INLINE inline Vector shift_right_signed(Vector x, __m128i count) { return _mm256_sra_epi32(x, count); }
+QSTEP_INLINE inline Vector shift_right(Vector x, Vector counts) { return _mm256_srlv_epi32(x, counts); }
+QSTEP_INLINE inline Vector shift_right_signed(Vector x, Vector counts) { return _mm256_srav_epi32(x, counts); }
 QSTEP_INLINE inline Vector sticky(Vector x, Vector rest) {
   return _mm256_or_si256(x, _mm256_min_epu32(rest, repeat_32(1)));
 }

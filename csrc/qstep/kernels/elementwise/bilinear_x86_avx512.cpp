@@ -27,9 +27,11 @@ QSTEP_INLINE inline Vector add_products(Vector sum, Vector pairs, Vector factors
   return _mm512_dpwssd_epi32(sum, pairs, factors);
 }
 // The forms with a mask of all lanes: gcc 12 warns of an operand that is not initialized inside the others.
-QSTEP_INLINE inline Vector shift_right(Vector x, __m128i count) { return _mm512_maskz_srl_epi32(0xFFFF, x, count); }
-QSTEP_INLINE inline Vector shift_right_signed(Vector x, __m128i count) {
-  return _mm512_maskz_sra_epi32(0xFFFF, x, count);
+QSTEP_INLINE inline Vector shift_right(Vector x, Vector counts) {
+  return _mm512_maskz_srlv_epi32(0xFFFF, x, counts);
+}
+QSTEP_INLINE inline Vector shift_right_signed(Vector x, Vector counts) {
+  return _mm512_maskz_srav_epi32(0xFFFF, x, counts);
 }
 QSTEP_INLINE inline Vector sticky(Vector x, Vector rest) {
   return _mm512_mask_or_epi32(x, _mm512_test_epi32_mask(rest, rest), x, repeat_32(1));
