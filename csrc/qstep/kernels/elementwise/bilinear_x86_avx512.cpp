@@ -27,9 +27,7 @@ QSTEP_INLINE inline Vector add_products(Vector sum, Vector pairs, Vector factors
   return _mm512_dpwssd_epi32(sum, pairs, factors);
 }
 // The forms with a mask of all lanes: gcc 12 warns of an operand that is not initialized inside the others.
-QSTEP_INLINE inline Vector shift_right(Vector x, Vector counts) {
-  return _mm512_maskz_srlv_epi32(0xFFFF, x, counts);
-}
+QSTEP_INLINE inline Vector shift_right(Vector x, Vector counts) { return _mm512_maskz_srlv_epi32(0xFFFF, x, counts); }
 QSTEP_INLINE inline Vector shift_right_signed(Vector x, Vector counts) {
   return _mm512_maskz_srav_epi32(0xFFFF, x, counts);
 }
