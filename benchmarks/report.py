@@ -57,7 +57,7 @@ def machine_table(rows: list[Row]) -> str:
 def of_mode(rows: list[Row], mode: str) -> list[str]:
     parts = [f"## {MODE_TITLES[mode]}", "", f"qstep's instruction set: `{rows[0]['machine']['isa']}`."]
     if goals := goal_results(mode, rows):
-        parts += ["### Goals", "", "Bold: reached.", "", goal_table(goals)]
+        parts += ["### Goals", "", "Bold: reached. Brackets enclose the true median with 95 %.", "", goal_table(goals)]
     for part in (*LAYER_PARTS, "networks"):
         chosen = [row for row in rows if row["part"] == part]
         if chosen:

@@ -20,6 +20,12 @@ def _cpu() -> str:
     )
 
 
+def _system() -> str:
+    """Such as Linux 6.1, glibc 2.36: what follows a kernel's major and minor release is its distributor's affair."""
+    release = ".".join(platform.release().split(".")[:2])
+    return f"{platform.system()} {release}, {' '.join(platform.libc_ver())}"
+
+
 def _commit() -> str:
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
@@ -47,6 +53,6 @@ def machine(mode: str, threads: int, versions: dict[str, str]) -> dict[str, obje
         "qstep": qstep.__version__,
         "commit": _commit(),
         "python": platform.python_version(),
-        "system": platform.platform(terse=True),
+        "system": _system(),
         "versions": versions,
     }

@@ -44,8 +44,8 @@ def geometric_mean(values: Sequence[float]) -> float:
     return math.exp(sum(map(math.log, values)) / len(values))
 
 
-def of_goal(goal: Goal, rows: Iterable[Row]) -> list[tuple[str, float]]:
-    """Rows that count for a goal, and the speed reached in each."""
+def of_goal(goal: Goal, rows: Iterable[Row]) -> list[tuple[str, tuple[float, float, float]]]:
+    """Rows that count for a goal, and the speed reached in each, with its interval."""
     reached = []
     for row in rows:
         counts = (
@@ -54,7 +54,7 @@ def of_goal(goal: Goal, rows: Iterable[Row]) -> list[tuple[str, float]]:
             and row.get("products", math.inf) >= SMALLEST_PRODUCTS
         )
         if counts and (ratio := row_speed(row, goal.engine, goal.against)):
-            reached.append((row["name"], ratio[0]))
+            reached.append((row["name"], ratio))
     return reached
 
 
@@ -64,24 +64,27 @@ def goal_results(mode: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
         reached = of_goal(goal, rows)
         if reached:
             name = f"{goal.group}, {goal.rows}" if goal.rows else goal.group
-            slowest, fastest = (pick(reached, key=lambda r: r[1]) for pick in (min, max))
+            slowest, fastest = (pick(reached, key=lambda r: r[1][0]) for pick in (min, max))
             results.append({"what": name, "engine": goal.engine, "against": goal.against, "goal": goal.ratio,
-                            "reached": geometric_mean([r for _, r in reached]), "rows": len(reached),
+                            "reached": geometric_mean([ratio[0] for _, ratio in reached]), "rows": len(reached),
                             "slowest": slowest, "fastest": fastest})  # fmt: skip
     return results
 
 
 def goal_table(results: Iterable[dict[str, Any]]) -> str:
+    """Geometric means of several rows with the slowest and the fastest of them, single rows with their interval."""
     head = ["layers or network", "qstep", "against", "goal", "reached", "rows", "slowest row", "fastest row"]
     lines = []
     for r in results:
         met = "**" if r["reached"] >= r["goal"] else ""
-        ends = [f"{r[end][1]:.2f} ({r[end][0]})" if r["rows"] > 1 else "" for end in ("slowest", "fastest")]
+        reached = f"{met}{r['reached']:.2f}{met}"
+        ends = [f"{r[end][1][0]:.2f} ({r[end][0]})" for end in ("slowest", "fastest")]
+        if r["rows"] == 1:
+            _, low, high = r["slowest"][1]
+            reached, ends = f"{reached} [{low:.2f}, {high:.2f}]", ["", ""]
         bits = r["engine"].removeprefix("qstep ")
         against = r["against"].replace("qstep ", "own ")
-        lines.append(
-            [r["what"], bits, against, f"{r['goal']:g}", f"{met}{r['reached']:.2f}{met}", str(r["rows"]), *ends]
-        )
+        lines.append([r["what"], bits, against, f"{r['goal']:g}", reached, str(r["rows"]), *ends])
     return markdown(head, lines)
 
 

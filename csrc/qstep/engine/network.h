@@ -53,7 +53,7 @@ struct MemoryUse {
   int64_t arena = 0;        ///< of one run: for activations and scratch together
   int64_t activations = 0;  ///< the most that are alive at once
   int64_t scratch = 0;      ///< the most that one step needs, of all its threads
-  int64_t weights = 0;      ///< as the kernels want them
+  int64_t weights = 0;      ///< as the kernels want them; some large matrices twice, for few rows and for many
   int64_t codes = 0;        ///< of the weights as a checkpoint stores them, for graph(); of no use to a run
 };
 

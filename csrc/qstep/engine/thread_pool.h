@@ -26,7 +26,8 @@ using Body = std::function<void(Range items, int worker)>;
 using ParallelFor = std::function<void(int tasks, const std::function<void(int)>& task)>;
 
 /// Items shared between workers. Each has a portion, the same one of every step with as many items, so that it finds what
-/// it wrote in its own cache; it takes most of what is left of it at a time, and then half of what others have left.
+/// it wrote in its own cache (beyond max_portions, workers share them); it takes most of what is left of it at a time,
+/// and then half of what others have left.
 class Work {
  public:
   Work(int64_t items, int workers, const Body& body);

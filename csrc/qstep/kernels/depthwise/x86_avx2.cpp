@@ -81,9 +81,8 @@ QSTEP_INLINE inline void sum_taps(const StagedBand<Code>& band, const Code* code
     const Code* tap = codes + offset;
     unroll<columns>([&](auto x) QSTEP_INLINE {
       const __m256i pairs = load(tap + x * output_stride);
-      unroll<rows>([&](auto b) QSTEP_INLINE {
-        Pairs::add(sum[b * columns + x], pairs, load(weights + b * row_stride));
-      });
+      unroll<rows>([&](auto b)
+                       QSTEP_INLINE { Pairs::add(sum[b * columns + x], pairs, load(weights + b * row_stride)); });
     });
     weights += weight_stride;
   }

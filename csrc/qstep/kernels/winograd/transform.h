@@ -2,10 +2,10 @@
 // Winograd's F(2x2, 3x3) in integers: a 3x3 convolution of stride 1 makes 2x2 outputs from a 4x4 patch of its input with
 // 16 products per channel in place of 36.
 //
-//   data    = B d B^T     of a patch d of codes           B = | 1  0 -1  0 |   G = | 2  0  0 |   A = | 1  1  1  0 |
-//   weights = G g G^T     of a 3x3 kernel g                   | 0  1  1  0 |       | 1  1  1 |       | 0  1 -1 -1 |
-//   sums[p] = sum over channels of data[p] * weights[p]       | 0 -1  1  0 |       | 1 -1  1 |
-//   4 * (outputs without bias) = A sums A^T                   | 0  1  0 -1 |       | 0  0  2 |
+//   data    = B^T d B     of a patch d of codes           B^T = | 1  0 -1  0 |   G = | 2  0  0 |   A^T = | 1  1  1  0 |
+//   weights = G g G^T     of a 3x3 kernel g                     | 0  1  1  0 |       | 1  1  1 |         | 0  1 -1 -1 |
+//   sums[p] = sum over channels of data[p] * weights[p]         | 0 -1  1  0 |       | 1 -1  1 |
+//   4 * (outputs without bias) = A^T sums A                     | 0  1  0 -1 |       | 0  0  2 |
 //
 // G is twice the usual one, so that it holds integers: every step is exact, and so is the division by 4. The sums of
 // each of the 16 positions p are a matrix product: its rows are patches, its depth is the input channels. Sums may wrap
@@ -42,11 +42,11 @@ struct Stride1 {
 /// A convolution of stride 2 is one of stride 1 in each phase of the image, even or odd rows and columns. In each
 /// dimension F(2, 2) of the even ones and the two products of the odd ones share three sums: 25 products in place of 36.
 ///
-///   B = | 1  0 -1  0  0 |   G = | 1  0  0 |   A = | 1  1  0 |
-///       | 0  1  0  0  0 |       | 0  1  0 |       | 0  1  1 |
-///       | 0  0  1  0  0 |       | 1  0  1 |
-///       | 0  0  0  1  0 |       | 0  1  0 |
-///       | 0  0 -1  0  1 |       | 0  0  1 |
+///   B^T = | 1  0 -1  0  0 |   G = | 1  0  0 |   A^T = | 1  1  0 |
+///         | 0  1  0  0  0 |       | 0  1  0 |         | 0  1  1 |
+///         | 0  0  1  0  0 |       | 1  0  1 |
+///         | 0  0  0  1  0 |       | 0  1  0 |
+///         | 0  0 -1  0  1 |       | 0  0  1 |
 ///
 /// Products of rows 0 and 1 of data and weights are added to the same sums, and those of rows 3 and 4; so are columns.
 /// Data lies in [-2 m, 2 m], weights within +-4 * 128, and the outputs come without a factor.

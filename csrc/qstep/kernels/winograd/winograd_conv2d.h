@@ -15,7 +15,7 @@
 //   transform_input(row, channels, data_offset, data, patch_stride, plane_stride)
 //   multiply(panel * positions + position, product)
 //   transform_output(sums, patch_stride, position_stride, extents, count, bias, accumulators)
-//       accumulators[kept outputs][tile_columns] = (A sums A^T + bias) / unit patch by patch, row-major; returns their number
+//       accumulators[kept outputs][tile_columns] = (A^T sums A + bias) / unit patch by patch, row-major; returns their number
 //   finish(epilogue, tile, output)
 #include <algorithm>
 #include <cstddef>

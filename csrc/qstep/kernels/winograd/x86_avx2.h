@@ -52,7 +52,7 @@ struct ByteArithmetic : Arithmetic<Stride1>, InBytes {
 
   static void transform_kernels(const int8_t* kernels, int64_t size, int8_t* weights, int64_t plane_stride);
   static void transform_input(const PatchRow& row, int64_t channels, int32_t data_offset, uint8_t* data,
-                              int64_t patch_stride, int64_t position_stride);
+                              int64_t patch_stride, int64_t plane_stride);
 };
 
 /// vpmaddubsw sums in int16 over windows of steps, proved as those of the direct kernel (docs/numerics.md), from the
