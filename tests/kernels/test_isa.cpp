@@ -107,20 +107,23 @@ TEST(KernelTable, TheFirstRowThatSupportsTheProblemWins) {
   }
 }
 
-TEST(KernelTable, RowsThatDoNotSuitTheCpuAreSkipped) {
+TEST(KernelTable, RowsThatDoNotSuitTheProblemAreSkipped) {
   struct Kernel {
     std::string_view name;
     Isa isa;
     bool (*supports)(int);
-    bool (*suits_cpu)() = nullptr;
+    bool (*suits)(int) = nullptr;
   };
   constexpr auto all = [](int) { return true; };
-  static constexpr Kernel table[] = {{"not here", Isa::reference, all, [] { return false; }},
-                                     {"here", Isa::reference, all, [] { return true; }},
-                                     {"everywhere", Isa::reference, all}};
+  static constexpr Kernel table[] = {
+      {"large", Isa::reference, all, [](int size) { return size >= 10; }},
+      {"medium", Isa::reference, [](int size) { return size != 7; }, [](int size) { return size >= 5; }},
+      {"any", Isa::reference, all}};
   const std::span<const Kernel> rows = table;
-  EXPECT_EQ(choose_kernel("toy", rows, 0, Isa::reference).name, "here");
-  EXPECT_EQ(choose_kernel("toy", rows.last(1), 0, Isa::reference).name, "everywhere");
+  EXPECT_EQ(choose_kernel("toy", rows, 10, Isa::reference).name, "large");
+  EXPECT_EQ(choose_kernel("toy", rows, 9, Isa::reference).name, "medium");
+  EXPECT_EQ(choose_kernel("toy", rows, 7, Isa::reference).name, "any");
+  EXPECT_EQ(choose_kernel("toy", rows, 4, Isa::reference).name, "any");
 }
 
 TEST(KernelTable, DispatchFollowsTheIsa) {

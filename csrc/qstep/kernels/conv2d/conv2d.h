@@ -56,9 +56,9 @@ class PackedConv2d {
 struct Conv2dKernel {
   std::string_view name;
   Isa isa;
-  bool (*supports)(const Conv2dProblem&);
-  std::unique_ptr<PackedConv2d> (*pack)(const Conv2dProblem&);
-  bool (*suits_cpu)() = nullptr;  ///< null: it suits all that run it
+  bool (*supports)(const Conv2dProblem&);                       ///< of a valid problem: true where the kernel is right
+  std::unique_ptr<PackedConv2d> (*pack)(const Conv2dProblem&);  ///< throws Error where it does not support the problem
+  bool (*suits)(const Conv2dProblem&) = nullptr;  ///< of a supported one: true where the kernel is fast; null: for all
 };
 
 std::span<const Conv2dKernel> conv2d_kernels();

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "qstep/core/error.h"
 #include "qstep/kernels/conv2d/conv2d.h"
 #include "qstep/kernels/conv2d/window_rows.h"
 #include "qstep/kernels/gemm/panel_gemm.h"
@@ -97,7 +98,31 @@ bool supports_panel_conv2d(const Conv2dProblem& problem) {
   return Arithmetic::supports(PaddedRows(problem, row_padding<Arithmetic>(problem)).gemm());
 }
 
-/// The same for an ungrouped product of pixels.
+template <class Arithmetic>
+bool suits_panel_conv2d(const Conv2dProblem& problem) {
+  return suits_panel_gemm<Arithmetic>(PaddedRows(problem, row_padding<Arithmetic>(problem)).gemm());
+}
+
+/// True where all that is read are codes. With zero weights after the rows of a window, so are the codes behind a row in an
+/// image, or whatever lies behind a copy of rows: most arithmetics multiply that by zero.
+template <class Arithmetic>
+bool reads_codes_only(const Conv2dProblem& problem) {
+  return row_padding<Arithmetic>(problem) == 0;
+}
+
+/// For arithmetics that do more than multiply.
+template <class Arithmetic>
+bool supports_codes_only(const Conv2dProblem& problem) {
+  return reads_codes_only<Arithmetic>(problem) && supports_panel_conv2d<Arithmetic>(problem);
+}
+
+template <class Arithmetic>
+std::unique_ptr<PackedConv2d> pack_codes_only(const Conv2dProblem& problem) {
+  require(reads_codes_only<Arithmetic>(problem), "conv2d: this arithmetic takes no padding between rows of a window");
+  return pack_panel_conv2d<Arithmetic>(problem);
+}
+
+/// supports_panel_conv2d for an ungrouped product of pixels.
 template <class Arithmetic>
 bool supports_pixels(const Conv2dProblem& problem) {
   const core::Window& window = problem.window;
@@ -105,12 +130,12 @@ bool supports_pixels(const Conv2dProblem& problem) {
          supports_panel_conv2d<Arithmetic>(problem);
 }
 
-/// The same for images of so few channels that only rows of the window are runs of some length.
+/// suits_panel_conv2d for images of so few channels that only rows of the window are runs of some length.
 template <class Arithmetic>
-bool supports_stem(const Conv2dProblem& problem) {
+bool suits_stem(const Conv2dProblem& problem) {
   constexpr int64_t most_channels = 4;
   return problem.in_channels / problem.groups <= most_channels && padding_of_rows<Arithmetic>(problem) &&
-         supports_panel_conv2d<Arithmetic>(problem);
+         suits_panel_conv2d<Arithmetic>(problem);
 }
 
 }  // namespace qstep::kernels

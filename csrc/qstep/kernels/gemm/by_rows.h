@@ -31,13 +31,18 @@ class PackedByRows final : public PackedGemm {
   PackedPanelGemm<Many> many_;
 };
 
-/// Bytes of weights beyond which a product of few rows waits for them: a second-level cache.
+/// Weights beyond which a product of few rows waits for them: as many bytes as a second-level cache has.
 inline constexpr int64_t cached_weights = 1024 * 1024;
 
 template <class Few, class Many>
 bool supports_by_rows(const GemmProblem& problem) {
-  return static_cast<int64_t>(problem.weights.size()) >= cached_weights && Few::supports(problem) &&
-         Many::supports(problem);
+  return Few::supports(problem) && Many::supports(problem);
+}
+
+template <class Few, class Many>
+bool suits_by_rows(const GemmProblem& problem) {
+  return static_cast<int64_t>(problem.weights.size()) >= cached_weights && suits_panel_gemm<Few>(problem) &&
+         suits_panel_gemm<Many>(problem);
 }
 
 template <class Few, class Many>

@@ -52,9 +52,9 @@ class PackedGemm {
 struct GemmKernel {
   std::string_view name;
   Isa isa;
-  bool (*supports)(const GemmProblem&);
-  std::unique_ptr<PackedGemm> (*pack)(const GemmProblem&);
-  bool (*suits_cpu)() = nullptr;  ///< null: it suits all that run it
+  bool (*supports)(const GemmProblem&);                     ///< of a valid problem: true where the kernel is right
+  std::unique_ptr<PackedGemm> (*pack)(const GemmProblem&);  ///< throws Error where it does not support the problem
+  bool (*suits)(const GemmProblem&) = nullptr;  ///< of a supported one: true where the kernel is fast; null: for all
 };
 
 std::span<const GemmKernel> gemm_kernels();

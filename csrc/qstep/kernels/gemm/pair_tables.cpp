@@ -72,6 +72,10 @@ std::vector<std::vector<int32_t>> cut_windows(const GemmProblem& problem, int64_
 
 }  // namespace
 
+bool PairTables::fit(const GemmProblem& problem, int64_t groups, const PairTableShape& shape) {
+  return !cut_windows(problem, groups, shape).empty();
+}
+
 double PairTables::cost(const GemmProblem& problem, int64_t groups, const PairTableShape& shape,
                         const PairTableCosts& costs) {
   const auto windows = cut_windows(problem, groups, shape);

@@ -49,7 +49,10 @@ class PairTables {
   static constexpr int place_bits = 4;  ///< binary digits of a table's size: those of a pair of weights
   static constexpr int most_codes = 16;
 
-  /// A time for each panel and 4 values of its depth; infinite where entries or their sums would not fit.
+  /// True where entries and their sums fit.
+  static bool fit(const GemmProblem& problem, int64_t groups, const PairTableShape& shape);
+
+  /// A time for each panel and 4 values of its depth; infinite where they do not fit.
   static double cost(const GemmProblem& problem, int64_t groups, const PairTableShape& shape,
                      const PairTableCosts& costs);
 

@@ -13,11 +13,14 @@
 //   depth_run               a multiple of it: so much of the depth, from each multiple on, lies next to each other
 //   tile_rows               rows of the largest tile
 //   tile_panels(rows)       neighbouring panels that a tile of so many rows takes at most
+//   supports(problem)       true where it is right
 //   Arithmetic(problem, groups), bytes()
 //   multiply(panel, panels, input, bias, tile)   tile[panels][tile_rows][tile_columns] = bias + input * panels
 //   stage(input, count, output)                  copy of codes as Code
 //   stage_copies(code, count, output)            the same of one code, where it is not just converted
 //   finish(epilogue, tile, output)
+// if it is right for more than it is fast for:
+//   suits(problem)                               true for one that it is fast for, on this CPU
 // if the accumulators of a row have a part that is the same in all columns:
 //   row_parts(rows, steps, parts)                those parts, which multiply adds: see TileInput
 // if blocks of rows had better be larger than usual, because weights are large next to rows:
@@ -418,6 +421,12 @@ class PackedPanelGemm final : public PackedGemm {
   int64_t depth_;
   PanelGemm<Arithmetic> gemm_;
 };
+
+template <class Arithmetic>
+bool suits_panel_gemm(const GemmProblem& problem) {
+  if constexpr (requires { Arithmetic::suits(problem); }) return Arithmetic::suits(problem);
+  return true;
+}
 
 template <class Arithmetic>
 std::unique_ptr<PackedGemm> pack_panel_gemm(const GemmProblem& problem) {

@@ -19,42 +19,38 @@ namespace {
 bool any(const GemmProblem&) { return true; }
 bool shifts(const GemmProblem& problem) { return are_powers_of_two(problem.weights); }
 
+template <class Arithmetic>
+constexpr GemmKernel panels(std::string_view name, Isa isa) {
+  return {name, isa, Arithmetic::supports, pack_panel_gemm<Arithmetic>, suits_panel_gemm<Arithmetic>};
+}
+
+template <class Few, class Many>
+constexpr GemmKernel by_rows(std::string_view name, Isa isa) {
+  return {name, isa, supports_by_rows<Few, Many>, pack_by_rows<Few, Many>, suits_by_rows<Few, Many>};
+}
+
 constexpr GemmKernel table[] = {
 #if defined(__x86_64__)
-    {"gemm_avx512vnni_shuffle8", Isa::avx512vnni, avx512vnni::Shuffle8::supports, pack_panel_gemm<avx512vnni::Shuffle8>,
-     looks_up_as_often_as_multiplies},
-    {"gemm_avx512vnni_dpbusd_or_2_bits", Isa::avx512vnni,
-     supports_by_rows<avx512vnni::PackedBitsDpbusd<2>, avx512vnni::Dpbusd>,
-     pack_by_rows<avx512vnni::PackedBitsDpbusd<2>, avx512vnni::Dpbusd>},
-    {"gemm_avx512vnni_half_products_or_4_bits", Isa::avx512vnni,
-     supports_by_rows<avx512vnni::PackedBitsDpbusd<4>, avx512vnni::HalfProducts>,
-     pack_by_rows<avx512vnni::PackedBitsDpbusd<4>, avx512vnni::HalfProducts>, adds_beside_products},
-    {"gemm_avx512vnni_dpbusd_or_4_bits", Isa::avx512vnni,
-     supports_by_rows<avx512vnni::PackedBitsDpbusd<4>, avx512vnni::Dpbusd>,
-     pack_by_rows<avx512vnni::PackedBitsDpbusd<4>, avx512vnni::Dpbusd>},
-    {"gemm_avx512vnni_half_products", Isa::avx512vnni, avx512vnni::HalfProducts::supports,
-     pack_panel_gemm<avx512vnni::HalfProducts>, adds_beside_products},
-    {"gemm_avx512vnni_dpbusd", Isa::avx512vnni, avx512vnni::Dpbusd::supports, pack_panel_gemm<avx512vnni::Dpbusd>},
-    {"gemm_avx512vnni_dpwssd", Isa::avx512vnni, avx512vnni::Dpwssd::supports, pack_panel_gemm<avx512vnni::Dpwssd>},
-    {"gemm_avx2_shuffle8_or_2_bits", Isa::avx2, supports_by_rows<avx2::PackedBits16<2>, avx2::Shuffle8>,
-     pack_by_rows<avx2::PackedBits16<2>, avx2::Shuffle8>},
-    {"gemm_avx2_shuffle8", Isa::avx2, avx2::Shuffle8::supports, pack_panel_gemm<avx2::Shuffle8>},
-    {"gemm_avxvnni_dpbusd_or_2_bits", Isa::avxvnni, supports_by_rows<avx2::PackedBits16<2>, avxvnni::Dpbusd>,
-     pack_by_rows<avx2::PackedBits16<2>, avxvnni::Dpbusd>},
-    {"gemm_avxvnni_dpbusd_or_4_bits", Isa::avxvnni, supports_by_rows<avx2::PackedBits16<4>, avxvnni::Dpbusd>,
-     pack_by_rows<avx2::PackedBits16<4>, avxvnni::Dpbusd>},
-    {"gemm_avxvnni_dpbusd", Isa::avxvnni, avxvnni::Dpbusd::supports, pack_panel_gemm<avxvnni::Dpbusd>},
-    {"gemm_avxvnni_dpwssd", Isa::avxvnni, avxvnni::Dpwssd::supports, pack_panel_gemm<avxvnni::Dpwssd>},
-    {"gemm_avx2_maddubs16_or_2_bits", Isa::avx2, supports_by_rows<avx2::PackedBits16<2>, avx2::Maddubs16>,
-     pack_by_rows<avx2::PackedBits16<2>, avx2::Maddubs16>},
-    {"gemm_avx2_maddubs16_or_4_bits", Isa::avx2, supports_by_rows<avx2::PackedBits16<4>, avx2::Maddubs16>,
-     pack_by_rows<avx2::PackedBits16<4>, avx2::Maddubs16>},
-    {"gemm_avx2_maddubs16_or_bytes", Isa::avx2, supports_by_rows<avx2::CentredBytes, avx2::Maddubs16>,
-     pack_by_rows<avx2::CentredBytes, avx2::Maddubs16>},
-    {"gemm_avx2_madd16_or_bytes", Isa::avx2, supports_by_rows<avx2::CentredBytes, avx2::Madd16>,
-     pack_by_rows<avx2::CentredBytes, avx2::Madd16>},
-    {"gemm_avx2_maddubs16", Isa::avx2, avx2::Maddubs16::supports, pack_panel_gemm<avx2::Maddubs16>},
-    {"gemm_avx2_madd16", Isa::avx2, avx2::Madd16::supports, pack_panel_gemm<avx2::Madd16>},
+    panels<avx512vnni::Shuffle8>("gemm_avx512vnni_shuffle8", Isa::avx512vnni),
+    by_rows<avx512vnni::PackedBitsDpbusd<2>, avx512vnni::Dpbusd>("gemm_avx512vnni_dpbusd_or_2_bits", Isa::avx512vnni),
+    by_rows<avx512vnni::PackedBitsDpbusd<4>, avx512vnni::HalfProducts>("gemm_avx512vnni_half_products_or_4_bits",
+                                                                       Isa::avx512vnni),
+    by_rows<avx512vnni::PackedBitsDpbusd<4>, avx512vnni::Dpbusd>("gemm_avx512vnni_dpbusd_or_4_bits", Isa::avx512vnni),
+    panels<avx512vnni::HalfProducts>("gemm_avx512vnni_half_products", Isa::avx512vnni),
+    panels<avx512vnni::Dpbusd>("gemm_avx512vnni_dpbusd", Isa::avx512vnni),
+    panels<avx512vnni::Dpwssd>("gemm_avx512vnni_dpwssd", Isa::avx512vnni),
+    by_rows<avx2::PackedBits16<2>, avx2::Shuffle8>("gemm_avx2_shuffle8_or_2_bits", Isa::avx2),
+    panels<avx2::Shuffle8>("gemm_avx2_shuffle8", Isa::avx2),
+    by_rows<avx2::PackedBits16<2>, avxvnni::Dpbusd>("gemm_avxvnni_dpbusd_or_2_bits", Isa::avxvnni),
+    by_rows<avx2::PackedBits16<4>, avxvnni::Dpbusd>("gemm_avxvnni_dpbusd_or_4_bits", Isa::avxvnni),
+    panels<avxvnni::Dpbusd>("gemm_avxvnni_dpbusd", Isa::avxvnni),
+    panels<avxvnni::Dpwssd>("gemm_avxvnni_dpwssd", Isa::avxvnni),
+    by_rows<avx2::PackedBits16<2>, avx2::Maddubs16>("gemm_avx2_maddubs16_or_2_bits", Isa::avx2),
+    by_rows<avx2::PackedBits16<4>, avx2::Maddubs16>("gemm_avx2_maddubs16_or_4_bits", Isa::avx2),
+    by_rows<avx2::CentredBytes, avx2::Maddubs16>("gemm_avx2_maddubs16_or_bytes", Isa::avx2),
+    by_rows<avx2::CentredBytes, avx2::Madd16>("gemm_avx2_madd16_or_bytes", Isa::avx2),
+    panels<avx2::Maddubs16>("gemm_avx2_maddubs16", Isa::avx2),
+    panels<avx2::Madd16>("gemm_avx2_madd16", Isa::avx2),
 #endif
     {"gemm_reference_shift_add", Isa::reference, shifts, pack_gemm_shift_add},
     {"gemm_reference", Isa::reference, any, pack_gemm_reference},

@@ -18,8 +18,10 @@ Madd16::Madd16(const GemmProblem& problem, int64_t groups) : steps_(ceil_divide(
   pack_panels<depth_step>(problem, groups, steps_, weights_);
 }
 
+bool Maddubs16::supports(const GemmProblem& problem) { return fit<int8_t>(problem.weights); }
+
 double Maddubs16::relative_cost(const GemmProblem& problem, int longest_window) {
-  if (!fit<int8_t>(problem.weights)) return std::numeric_limits<double>::infinity();
+  if (!supports(problem)) return std::numeric_limits<double>::infinity();
   // A few panels stand for all, whatever their groups and sums.
   constexpr int64_t samples = 8;
   const int64_t panels = ceil_divide(problem.sums() * problem.columns, tile_columns);
@@ -40,7 +42,7 @@ double Maddubs16::relative_cost(const GemmProblem& problem, int longest_window) 
 
 Maddubs16::Maddubs16(const GemmProblem& problem, int64_t groups, int longest_window)
     : steps_(ceil_divide(problem.depth, depth_step)) {
-  require(fit<int8_t>(problem.weights), "gemm: weights must be in [-128, 127]");
+  require(supports(problem), "gemm: weights must be in [-128, 127]");
   pack_panels<depth_step>(problem, groups, steps_, weights_);
   const size_t panel_size = static_cast<size_t>(steps_) * step_weights;
   for (size_t start = 0; start < weights_.size(); start += panel_size) {

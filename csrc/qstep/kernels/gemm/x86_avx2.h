@@ -54,8 +54,10 @@ class Maddubs16 {
   static constexpr int depth_step = step_depth;
   static constexpr int depth_run = any_window * step_depth;  // of the longest window of constant length
 
-  /// True where weights fit int8 and sums in int16 beat Madd16.
-  static bool supports(const GemmProblem& problem) { return relative_cost(problem) < 1; }
+  /// True where weights fit int8.
+  static bool supports(const GemmProblem& problem);
+  /// True where sums in int16 beat Madd16.
+  static bool suits(const GemmProblem& problem) { return relative_cost(problem) < 1; }
 
   /// Its time in that of Madd16, judged by a few panels; infinite where weights do not fit int8.
   static double relative_cost(const GemmProblem& problem, int longest_window = any_window);
@@ -90,7 +92,7 @@ class Maddubs16ByStep : public Maddubs16 {
  public:
   static constexpr int depth_run = step_depth;
 
-  static bool supports(const GemmProblem& problem) { return relative_cost(problem, 1) < 1; }
+  static bool suits(const GemmProblem& problem) { return relative_cost(problem, 1) < 1; }
 
   Maddubs16ByStep(const GemmProblem& problem, int64_t groups) : Maddubs16(problem, groups, 1) {}
 };

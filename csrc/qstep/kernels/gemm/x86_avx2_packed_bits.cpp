@@ -39,18 +39,19 @@ template <int bits>
 PackedBits16<bits>::PackedBits16(const GemmProblem& problem, int64_t groups)
     : packed_(problem, groups), sums_(centre_sums(problem, groups)) {}
 
-bool CentredBytes::supports(const GemmProblem& problem) {
+bool CentredBytes::supports(const GemmProblem& problem) { return fit<int8_t>(problem.weights); }
+
+bool CentredBytes::suits(const GemmProblem& problem) {
   constexpr double cost = 0.6;  // in that of Madd16, as that of Maddubs16
   constexpr size_t weights_per_cut = 256;
-  return fit<int8_t>(problem.weights) &&
-         static_cast<size_t>(std::ranges::count(problem.weights, INT8_MIN)) <=
+  return static_cast<size_t>(std::ranges::count(problem.weights, INT8_MIN)) <=
              problem.weights.size() / weights_per_cut &&
          Maddubs16::relative_cost(problem) > cost;
 }
 
 CentredBytes::CentredBytes(const GemmProblem& problem, int64_t groups)
     : steps_(ceil_divide(problem.depth, depth_step)), sums_(centre_sums(problem, groups)) {
-  require(fit<int8_t>(problem.weights), "gemm: weights must be in [-128, 127]");
+  require(supports(problem), "gemm: weights must be in [-128, 127]");
   pack_panels<step_depth>(problem, groups, steps_ * quads, weights_);
   const size_t panel_size = static_cast<size_t>(steps_) * quads * step_weights;
   for (size_t start = 0; start < weights_.size(); start += panel_size) {

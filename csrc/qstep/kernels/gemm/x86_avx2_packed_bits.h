@@ -65,9 +65,10 @@ class CentredBytes : public CentredCodes {
   static constexpr int depth_step = 16;
   static constexpr int depth_run = depth_step;
 
-  /// True where weights fit int8, few of them are -128, and Maddubs16 would take longer, because its sums in int16 are
-  /// short or in excess.
+  /// True where weights fit int8.
   static bool supports(const GemmProblem& problem);
+  /// True where few weights are -128, and Maddubs16 would take longer, because its sums in int16 are short or in excess.
+  static bool suits(const GemmProblem& problem);
 
   CentredBytes(const GemmProblem& problem, int64_t groups);
   size_t bytes() const { return weights_.size() + sums_.size() * sizeof(int32_t) + cut_weights() * sizeof(CutWeight); }

@@ -27,6 +27,8 @@ constexpr PairTableCosts costs{.step = 0.2, .block_step = 1.44, .vector_step = 0
 
 }  // namespace
 
+bool Shuffle8::supports(const GemmProblem& problem, int64_t groups) { return fit(problem, groups, shape); }
+
 double Shuffle8::relative_cost(const GemmProblem& problem, int64_t groups) {
   const double cost = PairTables::cost(problem, groups, shape, costs);
   return std::isinf(cost) ? cost : cost / Maddubs16::relative_cost(problem);

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <type_traits>
 
+#include "qstep/core/error.h"
 #include "qstep/kernels/gemm/pack_panels.h"
 #include "qstep/kernels/gemm/x86_avx2.h"
 #include "qstep/kernels/gemm/x86_avx2_finish.h"
@@ -13,17 +14,22 @@
 namespace qstep::kernels::avx2 {
 
 bool Strassen16::supports(const GemmProblem& problem) {
+  constexpr int64_t least_depth = 32;     // of combine_rows
+  constexpr int largest = INT16_MAX / 4;  // T4 adds four weights
+  return problem.sums() == 1 && problem.depth >= least_depth &&
+         std::ranges::all_of(problem.weights, [](int16_t w) { return std::abs(w) <= largest; });
+}
+
+bool Strassen16::suits(const GemmProblem& problem) {
   // Measured on 1x1 layers: below, a product is over before it has gained what its start costs.
   constexpr int64_t least_depth = 64;
   constexpr int64_t least_columns = 64;
-  constexpr double cost = 0.9;            // in that of Madd16
-  constexpr int largest = INT16_MAX / 4;  // T4 adds four weights
-  return problem.sums() == 1 && problem.depth >= least_depth && problem.columns >= least_columns &&
-         std::ranges::all_of(problem.weights, [](int16_t w) { return std::abs(w) <= largest; }) &&
-         Maddubs16::relative_cost(problem) > cost;
+  constexpr double cost = 0.9;  // in that of Madd16
+  return problem.depth >= least_depth && problem.columns >= least_columns && Maddubs16::relative_cost(problem) > cost;
 }
 
 Strassen16::Strassen16(const GemmProblem& problem, int64_t groups) : steps_(ceil_divide(problem.depth, depth_step)) {
+  require(groups == 1 && supports(problem), "gemm: Strassen's product takes one matrix of depth 32 and more");
   pack_panels<2>(problem, groups, 2 * steps_, weights_);
   const int64_t half = steps_ * 2 * tile_columns;
   const auto pairs = static_cast<int64_t>(weights_.size()) / (4 * half);

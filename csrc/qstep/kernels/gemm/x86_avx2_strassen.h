@@ -28,8 +28,10 @@ class Strassen16 {
   static constexpr int depth_run = depth_step;
   static constexpr int64_t staged_bytes = 512 * 1024;  // or weights of four bytes are read too often
 
-  /// True where it is faster than the other AVX2 arithmetics. Takes ungrouped matrices.
+  /// True where sums of weights fit int16 and the depth is 32 or more. Takes ungrouped matrices.
   static bool supports(const GemmProblem& problem);
+  /// True where it is faster than the other AVX2 arithmetics.
+  static bool suits(const GemmProblem& problem);
 
   Strassen16(const GemmProblem& problem, int64_t groups);
   size_t bytes() const { return (weights_.size() + sums_.size()) * sizeof(int16_t); }

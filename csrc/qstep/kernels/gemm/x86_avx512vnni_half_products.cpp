@@ -31,19 +31,23 @@ Interval weight_range(const GemmProblem& problem) {
 }  // namespace
 
 bool HalfProducts::supports(const GemmProblem& problem) {
+  const Interval range = weight_range(problem);
+  return int64_t{problem.quant_max} + range.high - range.low <= 255;
+}
+
+bool HalfProducts::suits(const GemmProblem& problem) {
   // Else what a row's own products and the larger epilogue of a tile cost is not saved.
   constexpr int64_t fewest_columns = 64;
   constexpr int64_t least_depth = 96;
-  if (problem.columns < fewest_columns || problem.depth < least_depth || problem.depth % depth_step != 0) return false;
-  const Interval range = weight_range(problem);
-  return int64_t{problem.quant_max} + range.high - range.low <= 255;
+  return adds_beside_products() && problem.columns >= fewest_columns && problem.depth >= least_depth &&
+         problem.depth % depth_step == 0;
 }
 
 HalfProducts::HalfProducts(const GemmProblem& problem, int64_t groups)
     : steps_(ceil_divide(problem.depth, depth_step)) {
   const Interval range = weight_range(problem);
-  require(problem.quant_max + range.high - range.low <= 255,
-          "gemm: codes up to {} and weights in [{}, {}] share no byte", problem.quant_max, range.low, range.high);
+  require(supports(problem), "gemm: codes up to {} and weights in [{}, {}] share no byte", problem.quant_max, range.low,
+          range.high);
   first_offset_ = -range.low;
   second_offset_ = -128 - range.low;
   AlignedVector<int8_t> packed;

@@ -16,7 +16,7 @@
 
 namespace qstep::kernels::avx512vnni {
 
-/// vpdpbusd on sums of codes and weights: the first of each pair in [0, 255], the second in [-128, 127], both with a
+/// vpdpbusd on sums of codes and weights, with whatever pads the depth being codes too: the first of each pair in [0, 255], the second in [-128, 127], both with a
 /// constant added to the weights.
 class HalfProducts {
  public:
@@ -27,8 +27,10 @@ class HalfProducts {
   static constexpr int depth_step = 32;
   static constexpr int depth_run = depth_step;
 
-  /// True where the range of codes and that of weights together fit a byte, and nothing is lost with short products.
+  /// True where the range of codes and that of weights together fit a byte.
   static bool supports(const GemmProblem& problem);
+  /// True where the CPU adds beside its products and nothing is lost with short ones.
+  static bool suits(const GemmProblem& problem);
 
   HalfProducts(const GemmProblem& problem, int64_t groups);
   size_t bytes() const { return weights_.size() + corrections_.size() * sizeof(int32_t); }

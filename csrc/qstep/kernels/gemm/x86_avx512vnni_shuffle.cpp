@@ -25,6 +25,8 @@ constexpr PairTableCosts costs{.step = 0.6, .block_step = 4.4, .vector_step = 4.
 
 }  // namespace
 
+bool Shuffle8::supports(const GemmProblem& problem, int64_t groups) { return fit(problem, groups, shape); }
+
 double Shuffle8::relative_cost(const GemmProblem& problem, int64_t groups) {
   return PairTables::cost(problem, groups, shape, costs);
 }

@@ -14,10 +14,15 @@ class Shuffle8 : public PairTables {
  public:
   static constexpr int tile_panels(int) { return 16; }
 
-  /// True where this is possible and faster than Dpbusd.
-  static bool supports(const GemmProblem& problem) { return relative_cost(problem, 1) < 1; }
+  /// True where entries of tables and their sums fit.
+  static bool supports(const GemmProblem& problem, int64_t groups);
+  static bool supports(const GemmProblem& problem) { return supports(problem, 1); }
+  /// True where it is faster than Dpbusd.
+  static bool suits(const GemmProblem& problem) {
+    return looks_up_as_often_as_multiplies() && relative_cost(problem, 1) < 1;
+  }
 
-  /// Its time in that of Dpbusd; infinite where it is not possible.
+  /// Its time in that of Dpbusd; infinite where it is not supported.
   static double relative_cost(const GemmProblem& problem, int64_t groups);
 
   Shuffle8(const GemmProblem& problem, int64_t groups);

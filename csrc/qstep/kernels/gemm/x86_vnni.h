@@ -5,6 +5,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "qstep/core/error.h"
 #include "qstep/kernels/gemm/pack_panels.h"
 #include "qstep/kernels/gemm/panel_gemm.h"
 #include "qstep/kernels/gemm/x86_avx2.h"
@@ -30,6 +31,7 @@ class DotProduct {
   static bool supports(const GemmProblem& problem) { return fit<Weight>(problem.weights); }
 
   DotProduct(const GemmProblem& problem, int64_t groups) : steps_(ceil_divide(problem.depth, depth_step)) {
+    require(supports(problem), "gemm: weights must fit {} bits", 8 * sizeof(Weight));
     pack_panels<depth_step>(problem, groups, steps_, weights_);
   }
   size_t bytes() const { return weights_.size() * sizeof(Weight); }

@@ -46,7 +46,7 @@ void for_each_weight(const WeightLayout& layout, int64_t panel, Body body) {
 }  // namespace
 
 template <class Scheme>
-bool is_suitable(const Conv2dProblem& problem) {
+bool fits_scheme(const Conv2dProblem& problem) {
   const core::Window& window = problem.window;
   const auto both = [](const int32_t(&values)[2], int32_t value) { return values[0] == value && values[1] == value; };
   return both(window.kernel, 3) && both(window.stride, Scheme::stride) && both(window.dilation, 1) &&
@@ -54,8 +54,8 @@ bool is_suitable(const Conv2dProblem& problem) {
          accumulator_bound(as_gemm(problem)) <= std::numeric_limits<int32_t>::max() / Scheme::unit;
 }
 
-template bool is_suitable<Stride1>(const Conv2dProblem& problem);
-template bool is_suitable<Stride2>(const Conv2dProblem& problem);
+template bool fits_scheme<Stride1>(const Conv2dProblem& problem);
+template bool fits_scheme<Stride2>(const Conv2dProblem& problem);
 
 AlignedVector<int8_t> pack_kernels(const Conv2dProblem& problem, const WeightLayout& layout) {
   AlignedVector<int8_t> packed(static_cast<size_t>(layout.panels() * layout.kernels_size()), 0);

@@ -112,7 +112,7 @@ constexpr int64_t place_of(int position, int64_t plane_stride) {
 /// True where the problem is a convolution as above, of one group and one sum per output, whose kernels are int8 and
 /// whose accumulators are below 2^31 / unit.
 template <class Scheme>
-bool is_suitable(const Conv2dProblem& problem);
+bool fits_scheme(const Conv2dProblem& problem);
 
 /// A panel of transformed weights is [positions][steps][columns][depth_step], zero where there are no channels. Where a
 /// position has several planes, they take turns in blocks of `lanes` channels. Its kernels, as they are packed, go with

@@ -10,7 +10,8 @@
 //   columns, depth_step, lanes                see WeightLayout; columns are whole tiles
 //   tile_rows                                 patches multiplied at a time
 //   data_offset(quant_max)                    added to data but for that of the centre, so that Data holds it; 0 with Stride2
-//   supports(problem), of one for which is_suitable() is true; Arithmetic(problem), bytes()
+//   supports(problem), of one for which fits_scheme() is true; Arithmetic(problem), bytes()
+//   suits(problem), if it is right for more than it is fast for
 //   transform_kernels(kernels, size, weights, plane_stride)          `size` weights of each plane
 //   transform_input(row, channels, data_offset, data, patch_stride, plane_stride)
 //   multiply(panel * positions + position, product)
@@ -246,7 +247,18 @@ class WinogradConv2d final : public PackedConv2d {
 
 template <class Arithmetic>
 bool supports_winograd_conv2d(const Conv2dProblem& problem) {
-  return is_suitable<typename Arithmetic::Scheme>(problem) && Arithmetic::supports(problem);
+  return fits_scheme<typename Arithmetic::Scheme>(problem) && Arithmetic::supports(problem);
+}
+
+template <class Arithmetic>
+bool suits_winograd_conv2d(const Conv2dProblem& problem) {
+  if constexpr (requires { Arithmetic::suits(problem); }) return Arithmetic::suits(problem);
+  return true;
+}
+
+template <class Arithmetic>
+bool takes_winograd_conv2d(const Conv2dProblem& problem) {
+  return supports_winograd_conv2d<Arithmetic>(problem) && suits_winograd_conv2d<Arithmetic>(problem);
 }
 
 template <class Arithmetic>

@@ -12,11 +12,12 @@
 namespace qstep::kernels::winograd::avx2 {
 namespace {
 
-/// Windows of steps (gemm/int16_windows.h) of all panels and positions, whose data lies in [0, 4 * quant_max]. False where
-/// one step alone may saturate.
-bool cut_windows(const Conv2dProblem& problem, std::vector<int32_t>& windows, std::vector<size_t>& first_window) {
+/// Windows of steps (gemm/int16_windows.h) of every `stride`th panel and all positions, whose data lies in
+/// [0, 4 * quant_max]. False where one step alone may saturate.
+bool cut_windows(const Conv2dProblem& problem, std::vector<int32_t>& windows, std::vector<size_t>& first_window,
+                 int64_t stride = 1) {
   const WeightLayout layout = weight_layout<Maddubs16>(problem);
-  for (int64_t panel = 0; panel < layout.panels(); ++panel) {
+  for (int64_t panel = 0; panel < layout.panels(); panel += stride) {
     const std::vector<int16_t> weights = transform_panel(problem, layout, panel);
     for (int64_t p = 0; p < positions; ++p) {
       first_window.push_back(windows.size());
@@ -35,30 +36,46 @@ bool cut_windows(const Conv2dProblem& problem, std::vector<int32_t>& windows, st
 
 template <>
 bool Madd16<Stride1>::supports(const Conv2dProblem& problem) {
+  return problem.in_channels >= lanes;
+}
+
+template <>
+bool Madd16<Stride1>::suits(const Conv2dProblem& problem) {
   // Of the direct kernel on vpmaddwd, measured with 64 to 512 channels; images of 7x7 set it, larger ones take less.
   constexpr double cost = 0.53;
-  return problem.in_channels >= lanes && kernels::avx2::Maddubs16::relative_cost(as_gemm(problem)) > cost;
+  return kernels::avx2::Maddubs16::relative_cost(as_gemm(problem)) > cost;
 }
 
 template <>
 bool Madd16<Stride2>::supports(const Conv2dProblem& problem) {
+  return problem.in_channels % lanes == 0;
+}
+
+template <>
+bool Madd16<Stride2>::suits(const Conv2dProblem& problem) {
   // Measured as above, with 16 to 256 channels. With 512 and outputs of 7x7 the transforms take more than is saved.
   constexpr double cost = 0.8;
   constexpr int64_t most_channels = 256;
-  return problem.in_channels % lanes == 0 && problem.in_channels <= most_channels &&
-         kernels::avx2::Maddubs16::relative_cost(as_gemm(problem)) > cost;
+  return problem.in_channels <= most_channels && kernels::avx2::Maddubs16::relative_cost(as_gemm(problem)) > cost;
 }
 
 bool ByteArithmetic::supports(const Conv2dProblem& problem) { return problem.in_channels >= lanes && fits(problem); }
 
 bool Maddubs16::supports(const Conv2dProblem& problem) {
-  constexpr int64_t shortest_mean_window = 2;
-  if (!ByteArithmetic::supports(problem)) return false;
   std::vector<int32_t> windows;
   std::vector<size_t> first_window;
-  if (!cut_windows(problem, windows, first_window)) return false;
+  return ByteArithmetic::supports(problem) && cut_windows(problem, windows, first_window);
+}
+
+bool Maddubs16::suits(const Conv2dProblem& problem) {
+  constexpr int64_t shortest_mean_window = 2;
+  constexpr int64_t samples = 8;  // a few panels stand for all
   const WeightLayout layout = weight_layout<Maddubs16>(problem);
-  return layout.panels() * positions * layout.steps() >= shortest_mean_window * static_cast<int64_t>(windows.size());
+  std::vector<int32_t> windows;
+  std::vector<size_t> first_window;
+  cut_windows(problem, windows, first_window, ceil_divide(layout.panels(), samples));
+  const auto matrices = static_cast<int64_t>(first_window.size()) - 1;
+  return matrices * layout.steps() >= shortest_mean_window * static_cast<int64_t>(windows.size());
 }
 
 Maddubs16::Maddubs16(const Conv2dProblem& problem) {

@@ -35,6 +35,7 @@ class Madd16 : public Arithmetic<Scheme> {
 
   static int32_t data_offset(int32_t) { return 0; }
   static bool supports(const Conv2dProblem& problem);
+  static bool suits(const Conv2dProblem& problem);
 
   explicit Madd16(const Conv2dProblem&) {}
   size_t bytes() const { return 0; }
@@ -60,6 +61,7 @@ struct ByteArithmetic : Arithmetic<Stride1>, InBytes {
 class Maddubs16 : public ByteArithmetic {
  public:
   static bool supports(const Conv2dProblem& problem);
+  static bool suits(const Conv2dProblem& problem);
 
   explicit Maddubs16(const Conv2dProblem& problem);
   size_t bytes() const { return windows_.size() * sizeof(int32_t) + first_window_.size() * sizeof(size_t); }

@@ -194,7 +194,7 @@ class RowsConv2d final : public PackedConv2d {
 template <class Arithmetic>
 std::unique_ptr<PackedConv2d> pack_rows_conv2d(const Conv2dProblem& problem) {
   validate(problem);
-  require(is_suitable(problem), "winograd_rows: the kernel does not take this problem");
+  require(supports(problem), "winograd_rows: the kernel does not take this problem");
   return std::make_unique<RowsConv2d<Arithmetic>>(problem);
 }
 

@@ -7,8 +7,6 @@
 namespace qstep::kernels::winograd_rows {
 namespace {
 
-constexpr int64_t least_row_taps = 7;  // rows of a kernel times channels; fewer save less than the transforms take
-
 /// `taps` of a row of a kernel lie `channels` apart.
 int16_t transform_row(const int16_t* taps, int64_t channels, int position, int phase) {
   int sum = 0;
@@ -33,7 +31,7 @@ struct StepHalf {
 
 }  // namespace
 
-bool is_suitable(const Conv2dProblem& problem) {
+bool supports(const Conv2dProblem& problem) {
   const core::Window& window = problem.window;
   const auto largest_weight = [&] {
     int largest = 0;
@@ -42,9 +40,14 @@ bool is_suitable(const Conv2dProblem& problem) {
   };
   return window.kernel[1] == kernel_columns && window.stride[1] == phases && window.kernel[0] <= most_rows &&
          window.dilation[0] == 1 && window.dilation[1] == 1 && problem.groups == 1 &&
-         problem.in_channels <= most_channels && window.kernel[0] * problem.in_channels >= least_row_taps &&
-         problem.requantization.combination.empty() && unit * largest_weight() <= INT16_MAX &&
+         problem.in_channels <= most_channels && problem.requantization.combination.empty() &&
+         unit * largest_weight() <= INT16_MAX &&
          accumulator_bound(as_gemm(problem)) <= std::numeric_limits<int32_t>::max() / unit;
+}
+
+bool suits(const Conv2dProblem& problem) {
+  constexpr int64_t least_row_taps = 7;  // rows of a kernel times channels; fewer save less than the transforms take
+  return problem.window.kernel[0] * problem.in_channels >= least_row_taps;
 }
 
 AlignedVector<int16_t> transform_weights(const Conv2dProblem& problem, const WeightLayout& layout) {

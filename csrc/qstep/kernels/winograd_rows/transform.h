@@ -54,8 +54,10 @@ inline constexpr int16_t weight_matrix[positions][phase_taps][phases] = {
 };
 
 /// True where the problem is a convolution as above, of one group and one sum per output, whose transformed weights fit
-/// int16 and whose accumulators fit int32 times unit, and where kernels are deep enough for the transforms to pay.
-bool is_suitable(const Conv2dProblem& problem);
+/// int16 and whose accumulators fit int32 times unit.
+bool supports(const Conv2dProblem& problem);
+/// True where kernels are deep enough for the transforms to pay.
+bool suits(const Conv2dProblem& problem);
 
 /// A panel of transformed weights is [positions][steps][tile_columns][2]. The two values of a step are both phases of a
 /// channel or, at 3, phase 0 of two channels, zero where there are no channels.
