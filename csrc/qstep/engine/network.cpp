@@ -8,7 +8,6 @@
 #include <list>
 #include <mutex>
 #include <numeric>
-#include <optional>
 #include <thread>
 #include <utility>
 

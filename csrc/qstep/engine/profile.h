@@ -1,7 +1,6 @@
 #pragma once
 // Where the time of a run goes.
 #include <cstdint>
-#include <span>
 #include <string_view>
 #include <vector>
 

@@ -5,7 +5,6 @@
 // To add one: an enumerator here (ordered by capability), a line in isa.cpp, and lines in the kernel tables.
 #include <cstdint>
 #include <span>
-#include <string>
 #include <string_view>
 
 namespace qstep::kernels {

@@ -19,7 +19,8 @@ kernels::Requantization requantization(const NodeContext& context, const ir::Wei
 /// The output pointer for codes or, without requantization, accumulators.
 kernels::Output output_pointer(const Memory& memory, const View& output, bool is_raw);
 
-/// About how many nanoseconds of one thread a layer takes that computes `outputs`, each a sum of `depth` products.
+/// About how many nanoseconds of one thread a layer takes that computes `outputs`, each a sum of `depth` products: 100
+/// products, 20 bytes of weights or 8 outputs in one. Only what is far from worth sharing is told apart by it.
 inline int64_t product_cost(int64_t outputs, int64_t depth, int64_t weight_bytes) {
   return std::max(outputs * depth / 100, weight_bytes / 20) + outputs / 8;
 }

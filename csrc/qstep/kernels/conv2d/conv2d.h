@@ -46,9 +46,11 @@ struct Conv2dArguments {
 class PackedConv2d {
  public:
   virtual ~PackedConv2d() = default;
+  /// Of one run: any ranges of them may be computed at the same time.
   virtual int64_t work_items(const ImageLayout& output) const = 0;
   /// Bytes of scratch that each concurrent run needs, aligned to memory_alignment.
   virtual size_t scratch_bytes(const ImageLayout& output) const = 0;
+  /// Computes the outputs of `items`, a range in [0, work_items(arguments.output_layout)).
   virtual void run(const Conv2dArguments& arguments, Range items, std::byte* scratch) const = 0;
   virtual size_t packed_bytes() const = 0;
 };

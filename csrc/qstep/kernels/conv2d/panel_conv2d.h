@@ -14,7 +14,8 @@
 
 namespace qstep::kernels {
 
-inline int64_t row_codes(const Conv2dProblem& problem) {
+/// Codes that a row of the window covers.
+inline int64_t unpadded_row(const Conv2dProblem& problem) {
   return problem.window.kernel[1] * (problem.in_channels / problem.groups);
 }
 
@@ -28,7 +29,7 @@ std::optional<int64_t> padding_of_rows(const Conv2dProblem& problem) {
   for (int d = 0; d < 2; ++d) {
     if (window.stride[d] > window.kernel[d]) return std::nullopt;
   }
-  const int64_t row = row_codes(problem);
+  const int64_t row = unpadded_row(problem);
   const int64_t padding = ceil_divide(row, Arithmetic::depth_run) * Arithmetic::depth_run - row;
   if (3 * padding > row) return std::nullopt;
   return padding;
@@ -44,7 +45,7 @@ class PaddedRows {
  public:
   PaddedRows(const Conv2dProblem& problem, int64_t padding) : gemm_(as_gemm(problem)) {
     if (padding == 0) return;
-    const int64_t row = row_codes(problem);
+    const int64_t row = unpadded_row(problem);
     gemm_.depth = problem.window.kernel[0] * (row + padding);
     for (size_t k = 0; k < problem.weights.size(); k += static_cast<size_t>(row)) {
       const auto weights = problem.weights.subspan(k, static_cast<size_t>(row));

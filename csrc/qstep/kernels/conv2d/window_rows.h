@@ -12,7 +12,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <type_traits>
 
 #include "qstep/kernels/conv2d/conv2d.h"
 #include "qstep/kernels/conv2d/image_taps.h"
@@ -32,7 +31,6 @@ struct ConvolutionGeometry {
   /// Codes of a window that lie next to each other in a dense image.
   int64_t run() const { return window.dilation[1] == 1 ? row_codes() : group_channels; }
   /// Rows or columns of the image from a window's first tap to its last.
-  int64_t extent(int d) const { return int64_t{window.kernel[d] - 1} * window.dilation[d] + 1; }
   bool is_unpadded_pixel() const {
     return depth() == group_channels && std::ranges::all_of(window.padding, [](int32_t p) { return p == 0; });
   }
@@ -61,19 +59,19 @@ class BandShape {
  private:
   int64_t width(int64_t pixels) const {
     const int64_t windows = std::max<int64_t>(along_row_ ? pixels : output_.width, 1);
-    return (windows - 1) * geometry_.window.stride[1] + geometry_.extent(1);
+    return (windows - 1) * geometry_.window.stride[1] + core::window_extent(geometry_.window, 1);
   }
 
   int64_t codes(int64_t pixels) const { return height(pixels) * width(pixels) * geometry_.group_channels; }
 
   /// Rows of images, wherever the block begins.
   int64_t height(int64_t pixels) const {
-    if (along_row_) return geometry_.extent(0);
+    if (along_row_) return core::window_extent(geometry_.window, 0);
     const auto spanned = [&](int64_t length) { return (pixels + length - 2) / std::max<int64_t>(length, 1) + 1; };
     const int64_t images = std::min(spanned(output_.height * output_.width), output_.batch);
     const int64_t rows = std::min(spanned(output_.width), output_.batch * output_.height);
     const int64_t stride = geometry_.window.stride[0];
-    return rows * stride + images * std::max<int64_t>(geometry_.extent(0) - stride, 0);
+    return rows * stride + images * std::max<int64_t>(core::window_extent(geometry_.window, 0) - stride, 0);
   }
 
   const ConvolutionGeometry& geometry_;
@@ -210,7 +208,9 @@ class WindowRows {
     const int64_t channels = geometry_.group_channels;
     const int64_t pitch = band_.width() * channels;
     const int64_t first_column = band_.is_along_row() ? first % output_.width * window.stride[1] : 0;
-    const int64_t columns = band_.is_along_row() ? (count - 1) * window.stride[1] + geometry_.extent(1) : band_.width();
+    const int64_t columns = band_.is_along_row()
+                                ? (count - 1) * window.stride[1] + core::window_extent(geometry_.window, 1)
+                                : band_.width();
     Code* band = scratch_.codes();
     int64_t image = 0;
     int64_t top = 0;
@@ -229,7 +229,7 @@ class WindowRows {
       }
       const Code* first_tap = band + (row - top) * pitch + (at.column * window.stride[1] - first_column) * channels;
       fill_sequence(pointers + begin, pixels, first_tap, window.stride[1] * channels);
-      bottom = row + geometry_.extent(0);
+      bottom = row + core::window_extent(geometry_.window, 0);
     });
     copy_rows();
   }

@@ -1,7 +1,5 @@
 #include "qstep/kernels/depthwise/x86_avx2.h"
 
-#include <algorithm>
-
 #include "qstep/core/error.h"
 #include "qstep/kernels/gemm/int16_windows.h"
 #include "qstep/kernels/weight_factor.h"

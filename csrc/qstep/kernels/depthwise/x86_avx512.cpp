@@ -1,7 +1,5 @@
 #include "qstep/kernels/depthwise/x86_avx512.h"
 
-#include <algorithm>
-
 #include "qstep/core/error.h"
 #include "qstep/kernels/epilogue/x86_avx512.h"
 #include "qstep/kernels/weight_factor.h"

@@ -201,8 +201,10 @@ bool supports_depthwise_3x3(const Conv2dProblem& problem) {
 
 std::unique_ptr<PackedConv2d> pack_depthwise_3x3(const Conv2dProblem& problem) {
   validate(problem);
-  require(supports_depthwise_3x3(problem), "depthwise: a window of 3x3 and at least {} channels are needed",
-          lane_channels);
+  require(
+      supports_depthwise_3x3(problem),
+      "depthwise: needs a window of 3x3 with strides up to 2, no dilation, one sum per output and {} channels or more",
+      lane_channels);
   return std::make_unique<Depthwise3x3>(problem);
 }
 

@@ -35,16 +35,18 @@ struct GemmArguments {
   int64_t rows = 0;                ///< M
   int64_t input_stride = 0;        ///< elements from one row to the next
   Output output;                   ///< [rows][columns]
-  int64_t output_stride = 0;
+  int64_t output_stride = 0;       ///< elements from one row to the next
 };
 
 /// Weights in a kernel's own layout. Immutable: any number of threads may run it.
 class PackedGemm {
  public:
   virtual ~PackedGemm() = default;
+  /// Of one run: any ranges of them may be computed at the same time.
   virtual int64_t work_items(int64_t rows) const = 0;
   /// Bytes of scratch that each concurrent run needs, aligned to memory_alignment.
   virtual size_t scratch_bytes(int64_t rows) const = 0;
+  /// Computes the outputs of `items`, a range in [0, work_items(arguments.rows)).
   virtual void run(const GemmArguments& arguments, Range items, std::byte* scratch) const = 0;
   virtual size_t packed_bytes() const = 0;
 };

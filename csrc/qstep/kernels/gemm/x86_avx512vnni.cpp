@@ -1,7 +1,5 @@
 #include "qstep/kernels/gemm/x86_avx512vnni.h"
 
-#include <array>
-
 #include "qstep/kernels/gemm/x86_avx512_finish.h"
 #include "qstep/kernels/x86_avx512.h"
 

@@ -1,8 +1,5 @@
 #include "qstep/kernels/gemm/x86_avxvnni.h"
 
-#include <algorithm>
-#include <array>
-
 #include "qstep/kernels/x86_avx2.h"
 
 // The instructions are written out: an intrinsic of AVX-VNNI may not be inlined into the functions of x86_avx2.h.
