@@ -13,6 +13,7 @@
 
 #include "qstep/core/error.h"
 #include "qstep/engine/plan.h"
+#include "qstep/engine/run_plan.h"
 #include "qstep/ir/weight.h"
 #include "qstep/ir/weight_storage.h"
 #include "qstep/kernels/peak/peak.h"

@@ -7,7 +7,6 @@
 #include "qstep/engine/arena.h"
 #include "qstep/engine/nodes/node_kernel.h"
 #include "qstep/engine/step.h"
-#include "qstep/engine/thread_pool.h"
 #include "qstep/ir/graph.h"
 
 namespace qstep::engine {
@@ -52,12 +51,6 @@ struct Plan {
 /// Throws Error naming the node that cannot take its input's shape.
 Plan make_plan(const ir::Graph& graph, std::span<const std::unique_ptr<NodeKernel>> kernels, const Request& request,
                int num_threads);
-
-/// Runs a plan, on the threads of `parallel_for` or, where that is empty, of the shared pool. `buffers` are the addresses
-/// of all its buffers, moved while slices run; `seconds`, where not empty, gets the time of each step. Throws Error where
-/// a float input holds NaN.
-void run_plan(const Plan& plan, const ir::Graph& graph, const ParallelFor& parallel_for, std::span<std::byte*> buffers,
-              std::span<double> seconds = {});
 
 /// Bytes of one element of a value.
 inline size_t element_bytes(ir::ValueKind kind) { return kind == ir::ValueKind::codes ? 1 : 4; }

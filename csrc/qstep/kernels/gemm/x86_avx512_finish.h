@@ -11,6 +11,23 @@
 QSTEP_AVX512VNNI_BEGIN
 namespace qstep::kernels::avx512vnni {
 
+// A Finish takes the sums of a tile, finish(sum[rows][panels]), and moves on to the panels behind, skip(panels).
+
+/// Stores the sums in tile[panels][tile_rows][tile_columns].
+template <int tile_rows>
+struct StoreTile {
+  int32_t* tile;
+
+  template <int rows, int panels>
+  QSTEP_INLINE void operator()(const __m512i (&sum)[rows][panels]) const {
+    unroll<panels>([&](auto p) QSTEP_INLINE {
+      unroll<rows>([&](auto r) QSTEP_INLINE { store(tile + (p * tile_rows + r) * tile_columns, sum[r][p]); });
+    });
+  }
+
+  void skip(int panels) { tile += panels * tile_rows * tile_columns; }
+};
+
 /// The epilogue of a tile in the registers that hold it.
 template <class Rounding>
 struct StoreCodes {
@@ -50,6 +67,17 @@ struct StoreCodes {
     output += panels * tile_columns;
   }
 };
+
+/// multiply(StoreCodes) with the rounding that the epilogue asks for.
+template <class Multiply>
+QSTEP_INLINE inline void with_store_codes(const Epilogue& epilogue, const AccumulatorTile& tile, uint8_t* codes,
+                                          Multiply multiply) {
+  if (const float* factors = epilogue.float_factors(); factors != nullptr) {
+    multiply(StoreCodes<ByFloatFactor>(epilogue, factors, tile, codes));
+  } else {
+    multiply(StoreCodes<ByDoubleFactor>(epilogue, epilogue.factors(), tile, codes));
+  }
+}
 
 }  // namespace qstep::kernels::avx512vnni
 QSTEP_AVX512VNNI_END

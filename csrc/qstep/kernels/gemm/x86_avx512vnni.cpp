@@ -23,25 +23,18 @@ QSTEP_INLINE inline Vector dot(Vector sum, Vector codes, Vector weights, int16_t
 
 void Tiles::multiply(const TileInput<uint8_t>& input, int panels, const int8_t* weights, int64_t steps,
                      const int32_t* bias, int32_t* tile) {
-  multiply_panels(input, panels, weights, steps, bias, StoreTile{tile});
+  multiply_panels(input, panels, weights, steps, bias, StoreTile<tile_rows>{tile});
 }
 
 void Tiles::multiply(const TileInput<int16_t>& input, int panels, const int16_t* weights, int64_t steps,
                      const int32_t* bias, int32_t* tile) {
-  multiply_panels(input, panels, weights, steps, bias, StoreTile{tile});
+  multiply_panels(input, panels, weights, steps, bias, StoreTile<tile_rows>{tile});
 }
 
 void Dpbusd::multiply_and_finish(int64_t panel, int panels, const TileInput<uint8_t>& input, const int32_t* bias,
                                  const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) const {
-  const auto multiply = [&]<class Rounding>(const typename Rounding::Factor* factors) {
-    multiply_panels(input, panels, panel_weights(panel), steps(), bias,
-                    StoreCodes<Rounding>(epilogue, factors, tile, output.codes));
-  };
-  if (epilogue.float_factors() != nullptr) {
-    multiply.operator()<ByFloatFactor>(epilogue.float_factors());
-  } else {
-    multiply.operator()<ByDoubleFactor>(epilogue.factors());
-  }
+  with_store_codes(epilogue, tile, output.codes,
+                   [&](auto finish) { multiply_panels(input, panels, panel_weights(panel), steps(), bias, finish); });
 }
 
 }  // namespace qstep::kernels::avx512vnni

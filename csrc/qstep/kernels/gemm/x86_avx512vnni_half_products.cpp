@@ -82,19 +82,6 @@ QSTEP_AVX512VNNI_BEGIN
 namespace qstep::kernels::avx512vnni {
 namespace {
 
-struct StoreTile {
-  int32_t* tile;
-
-  template <int rows, int panels>
-  QSTEP_INLINE void operator()(const __m512i (&sum)[rows][panels]) const {
-    unroll<panels>([&](auto p) QSTEP_INLINE {
-      unroll<rows>([&](auto r)
-                       QSTEP_INLINE { store(tile + (p * HalfProducts::tile_rows + r) * tile_columns, sum[r][p]); });
-    });
-  }
-  void skip(int panels) { tile += panels * HalfProducts::tile_rows * tile_columns; }
-};
-
 template <int rows, int panels, class Finish>
 QSTEP_NOINLINE void multiply_tile(const TileInput<uint8_t>& input, const uint8_t* weights, int64_t steps,
                                   const int32_t* corrections, const int32_t* bias, const Finish& finish) {
@@ -182,18 +169,13 @@ void HalfProducts::multiply(int64_t panel, int panels, const TileInput<uint8_t>&
 
 void HalfProducts::multiply(int64_t panel, int panels, const TileInput<uint8_t>& input, const int32_t* bias,
                             int32_t* tile) const {
-  multiply(panel, panels, input, bias, StoreTile{tile});
+  multiply(panel, panels, input, bias, StoreTile<tile_rows>{tile});
 }
 
 void HalfProducts::multiply_and_finish(int64_t panel, int panels, const TileInput<uint8_t>& input, const int32_t* bias,
                                        const Epilogue& epilogue, const AccumulatorTile& tile,
                                        const Output& output) const {
-  if (epilogue.float_factors() != nullptr) {
-    multiply(panel, panels, input, bias,
-             StoreCodes<ByFloatFactor>(epilogue, epilogue.float_factors(), tile, output.codes));
-  } else {
-    multiply(panel, panels, input, bias, StoreCodes<ByDoubleFactor>(epilogue, epilogue.factors(), tile, output.codes));
-  }
+  with_store_codes(epilogue, tile, output.codes, [&](auto finish) { multiply(panel, panels, input, bias, finish); });
 }
 
 }  // namespace qstep::kernels::avx512vnni

@@ -95,18 +95,6 @@ void multiply_by_table(const TileInput<std::byte>& input, const uint8_t* tables,
   }
 }
 
-/// Stores the sums in tile[panels][tile_rows][tile_columns].
-struct StoreTile {
-  int32_t* tile;
-
-  template <int rows>
-  QSTEP_INLINE void operator()(const __m512i (&sum)[rows][1]) const {
-    unroll<rows>([&](auto r) QSTEP_INLINE { store(tile + r * tile_columns, sum[r][0]); });
-  }
-
-  void skip(int panels) { tile += panels * Shuffle8::tile_rows * tile_columns; }
-};
-
 /// Of one panel: finish(bias - offsets + sums).
 template <int rows, class Finish>
 void finish_panel(const uint16_t* sums, int64_t row_stride, const int32_t* bias, const int32_t* offsets,
@@ -158,16 +146,12 @@ void Shuffle8::multiply(int64_t panel, int panels, const TileInput<std::byte>& i
 
 void Shuffle8::multiply(int64_t panel, int panels, const TileInput<std::byte>& input, const int32_t* bias,
                         int32_t* tile) const {
-  multiply(panel, panels, input, bias, StoreTile{tile});
+  multiply(panel, panels, input, bias, StoreTile<tile_rows>{tile});
 }
 
 void Shuffle8::multiply_and_finish(int64_t panel, int panels, const TileInput<std::byte>& input, const int32_t* bias,
                                    const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) const {
-  if (const float* factors = epilogue.float_factors(); factors != nullptr) {
-    multiply(panel, panels, input, bias, StoreCodes<ByFloatFactor>(epilogue, factors, tile, output.codes));
-  } else {
-    multiply(panel, panels, input, bias, StoreCodes<ByDoubleFactor>(epilogue, epilogue.factors(), tile, output.codes));
-  }
+  with_store_codes(epilogue, tile, output.codes, [&](auto finish) { multiply(panel, panels, input, bias, finish); });
 }
 
 }  // namespace qstep::kernels::avx512vnni

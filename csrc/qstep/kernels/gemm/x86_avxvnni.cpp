@@ -26,6 +26,23 @@ QSTEP_INLINE inline Vector dot(Vector sum, Vector codes, Vector weights, int16_t
 
 #include "qstep/kernels/gemm/x86_vnni.inc"
 
+/// Stores the sums in tile[panels][tile_rows][tile_columns].
+struct StoreTile {
+  int32_t* tile;
+
+  template <int rows, int vectors>
+  QSTEP_INLINE void operator()(const Vector (&sum)[rows][vectors]) const {
+    unroll<vectors>([&](auto v) QSTEP_INLINE {
+      int32_t* to = tile + v / panel_vectors * tile_size + v % panel_vectors * vector_lanes;
+      unroll<rows>([&](auto r) QSTEP_INLINE { store(to + r * tile_columns, sum[r][v]); });
+    });
+  }
+
+  void skip(int panels) { tile += panels * tile_size; }
+
+  static constexpr int tile_size = Tiles::tile_rows * tile_columns;
+};
+
 }  // namespace
 
 void Tiles::multiply(const TileInput<uint8_t>& input, int panels, const int8_t* weights, int64_t steps,
