@@ -33,6 +33,8 @@
 //   finishes_in_registers(epilogue)
 //   multiply_and_finish(panel, panels, input, bias, epilogue, tile, output)   any number of panels; tile: of all of them,
 //                                                                             without accumulators
+// if that takes several tiles, one below the other:
+//   takes_tiles                                  true
 //
 // Rows are the rows of the product:
 //   count()                                  how many there are
@@ -57,7 +59,8 @@ namespace qstep::kernels {
 /// The rows of one tile: the depth_step codes of row r for step s lie at row[r] + steps[s].
 template <class Code>
 struct TileInput {
-  int rows;  ///< 1..tile_rows
+  int rows;   ///< 1..tile_rows
+  int tiles;  ///< of so many rows each, one after another; 1 where the arithmetic does not say that it takes more
   const Code* const* row;
   const int32_t* steps;                ///< one for each depth_step of the depth
   const int32_t* row_parts = nullptr;  ///< of each row, where the arithmetic has row_parts
@@ -85,6 +88,7 @@ class PanelGemm {
         groups_(groups),
         sums_(problem.sums()),
         arithmetic_(make_arithmetic(problem, groups)),
+        cached_tiles_(fitting_tiles(problem.depth)),
         cached_panels_(fitting_panels()),
         bias_(static_cast<size_t>(groups * panels_ * sums_ * tile_columns), 0),
         epilogue_(problem.requantization, problem.columns, accumulator_bound(problem)) {
@@ -152,6 +156,16 @@ class PanelGemm {
     return std::max<int64_t>(cached_bytes / std::max<int64_t>(panel_bytes * item_panels, 1), 1) * item_panels;
   }
 
+  /// Tiles of input that stay there next to the weights.
+  static int fitting_tiles(int64_t depth) {
+    if constexpr (requires { Arithmetic::takes_tiles; }) {
+      constexpr int64_t cached_bytes = 8 * 1024;
+      return static_cast<int>(
+          std::max<int64_t>(cached_bytes / (tile_rows * depth * static_cast<int64_t>(sizeof(Code))), 1));
+    }
+    return 1;
+  }
+
   int64_t row_items(int64_t rows) const { return ceil_divide(rows, tile_rows); }
   int64_t panel_items() const { return ceil_divide(panels_, item_panels); }
 
@@ -208,18 +222,21 @@ class PanelGemm {
     const int height = units / tiles;
     const int higher = units % tiles;
     const int64_t at_once = tiles > 1 ? cached_panels_ : panels.end - panels.begin;
+    const int tiles_at_once = finishes_in_registers() ? cached_tiles_ : 1;
     const int64_t step = tile_step(unit * (height + (higher > 0 ? 1 : 0)), at_once);
     for (int64_t start = panels.begin; start < panels.end; start += at_once) {
       const int64_t end = std::min(start + at_once, panels.end);
       int begin = 0;
-      for (int t = 0; t < tiles; ++t) {
+      for (int t = 0; t < tiles;) {
         const int tile_height = std::min(unit * (height + (t < higher ? 1 : 0)), count - begin);
+        const int run = std::min(tiles_at_once, (t < higher ? higher : tiles) - t);
         for (int64_t p = start; p < end; p += step) {
           multiply_tile(group, p, static_cast<int>(std::min<int64_t>(step, end - p)),
-                        {tile_height, pointers + begin, rows.steps(), row_parts + begin}, output_offsets + begin,
+                        {tile_height, run, pointers + begin, rows.steps(), row_parts + begin}, output_offsets + begin,
                         output);
         }
-        begin += tile_height;
+        begin += run * tile_height;
+        t += run;
       }
     }
   }
@@ -274,6 +291,7 @@ class PanelGemm {
   int64_t groups_;
   int sums_;
   Arithmetic arithmetic_;
+  int cached_tiles_;             // that are multiplied with a panel before the next one is
   int64_t cached_panels_;        // that a tile of rows is multiplied with before the next tile is
   AlignedVector<int32_t> bias_;  // folded; [groups][panels][sums][tile_columns]
   Epilogue epilogue_;

@@ -89,29 +89,32 @@ template <int rows, int halves, class Finish>
 QSTEP_NOINLINE void multiply_madd16(const TileInput<int16_t>& input, const int16_t* panel, int64_t steps,
                                     const int32_t* bias, const Finish& finish) {
   const int64_t panel_bytes = steps * 2 * tile_columns * static_cast<int64_t>(sizeof(int16_t));
-  const int16_t* row[rows];
-  __m256i sum[halves][rows];
-  unroll<rows>([&](auto r) QSTEP_INLINE {
-    row[r] = input.row[r];
-    unroll<halves>([&](auto h) QSTEP_INLINE { sum[h][r] = load(bias + h * half_columns); });
-  });
-  const auto add_step = [&](int64_t s) QSTEP_INLINE {
-    __m256i weights[halves];
-    unroll<halves>([&](auto h) QSTEP_INLINE { weights[h] = load(panel + h * 2 * half_columns); });
-    prefetch_ahead<rows>(panel, panel_bytes);
+  for (int t = 0; t < input.tiles; ++t) {
+    const int16_t* at = panel;
+    const int16_t* row[rows];
+    __m256i sum[halves][rows];
     unroll<rows>([&](auto r) QSTEP_INLINE {
-      const __m256i codes = broadcast_4_bytes(row[r] + input.steps[s]);
-      unroll<halves>([&](auto h) QSTEP_INLINE { add_int32(sum[h][r], _mm256_madd_epi16(codes, weights[h])); });
+      row[r] = input.row[t * rows + r];
+      unroll<halves>([&](auto h) QSTEP_INLINE { sum[h][r] = load(bias + h * half_columns); });
     });
-    panel += 2 * tile_columns;
-  };
-  int64_t s = 0;
-  for (; s + 2 <= steps; s += 2) {
-    add_step(s);
-    add_step(s + 1);
+    const auto add_step = [&](int64_t s) QSTEP_INLINE {
+      __m256i weights[halves];
+      unroll<halves>([&](auto h) QSTEP_INLINE { weights[h] = load(at + h * 2 * half_columns); });
+      prefetch_ahead<rows>(at, panel_bytes);
+      unroll<rows>([&](auto r) QSTEP_INLINE {
+        const __m256i codes = broadcast_4_bytes(row[r] + input.steps[s]);
+        unroll<halves>([&](auto h) QSTEP_INLINE { add_int32(sum[h][r], _mm256_madd_epi16(codes, weights[h])); });
+      });
+      at += 2 * tile_columns;
+    };
+    int64_t s = 0;
+    for (; s + 2 <= steps; s += 2) {
+      add_step(s);
+      add_step(s + 1);
+    }
+    if (s < steps) add_step(s);
+    finish(sum[0], sum[halves - 1], {.row = t * rows});
   }
-  if (s < steps) add_step(s);
-  finish(sum[0], sum[halves - 1]);
 }
 
 /// Windows of any length; between them the int32 accumulators are in memory.
@@ -119,53 +122,59 @@ template <int rows, int halves, class Finish>
 QSTEP_NOINLINE void multiply_windows(const TileInput<uint8_t>& input, const int8_t* panel, int64_t steps,
                                      std::span<const int32_t> lengths, const int32_t* bias, Finish& finish) {
   const int64_t panel_bytes = steps * step_weights;
-  const int32_t* step = input.steps;
-  const uint8_t* row[rows];
-  unroll<rows>([&](auto r) QSTEP_INLINE { row[r] = input.row[r]; });
-  int32_t* sums = finish.tile;
-  const int32_t* before = bias;  // of the sums of row 0
-  int64_t row_stride = 0;
-  for (size_t w = 0;; ++w) {
-    const int32_t length = lengths[w];
-    __m256i sum[halves][rows];
-    unroll<halves>(
-        [&](auto h) QSTEP_INLINE { unroll<rows>([&](auto r) QSTEP_INLINE { sum[h][r] = _mm256_setzero_si256(); }); });
-    const auto add_step = [&](int ahead) QSTEP_INLINE {
-      const int8_t* at = panel + ahead * step_weights;
-      __m256i weights[halves];
-      unroll<halves>([&](auto h) QSTEP_INLINE { weights[h] = load(at + h * half_weights); });
-      prefetch_ahead<rows>(at, panel_bytes);
+  const __m256i ones = _mm256_set1_epi16(1);
+  for (int t = 0; t < input.tiles; ++t) {
+    const int8_t* weights_at = panel;
+    const int32_t* step = input.steps;
+    const uint8_t* row[rows];
+    unroll<rows>([&](auto r) QSTEP_INLINE { row[r] = input.row[t * rows + r]; });
+    int32_t* sums = finish.tile;
+    const int32_t* before = bias;  // of the sums of row 0
+    int64_t row_stride = 0;
+    for (size_t w = 0;; ++w) {
+      const int32_t length = lengths[w];
+      __m256i sum[halves][rows];
+      unroll<halves>(
+          [&](auto h) QSTEP_INLINE { unroll<rows>([&](auto r) QSTEP_INLINE { sum[h][r] = _mm256_setzero_si256(); }); });
+      const auto add_step = [&](int ahead) QSTEP_INLINE {
+        const int8_t* at = weights_at + ahead * step_weights;
+        __m256i weights[halves];
+        unroll<halves>([&](auto h) QSTEP_INLINE { weights[h] = load(at + h * half_weights); });
+        prefetch_ahead<rows>(at, panel_bytes);
+        unroll<rows>([&](auto r) QSTEP_INLINE {
+          const __m256i codes = broadcast_4_bytes(row[r] + step[ahead]);
+          unroll<halves>([&](auto h) QSTEP_INLINE { add_int16(sum[h][r], _mm256_maddubs_epi16(codes, weights[h])); });
+        });
+      };
+      const auto advance = [&](int steps) QSTEP_INLINE {
+        step += steps;
+        weights_at += steps * step_weights;
+      };
+      for (int32_t s = length / 2; s > 0; --s) {
+        add_step(0);
+        add_step(1);
+        advance(2);
+      }
+      if (length % 2 != 0) {
+        add_step(0);
+        advance(1);
+      }
       unroll<rows>([&](auto r) QSTEP_INLINE {
-        const __m256i codes = broadcast_4_bytes(row[r] + step[ahead]);
-        unroll<halves>([&](auto h) QSTEP_INLINE { add_int16(sum[h][r], _mm256_maddubs_epi16(codes, weights[h])); });
+        unroll<halves>([&](auto h) QSTEP_INLINE {
+          sum[h][r] =
+              _mm256_add_epi32(load(before + r * row_stride + h * half_columns), _mm256_madd_epi16(sum[h][r], ones));
+        });
       });
-    };
-    const auto advance = [&](int steps) QSTEP_INLINE {
-      step += steps;
-      panel += steps * step_weights;
-    };
-    for (int32_t s = length / 2; s > 0; --s) {
-      add_step(0);
-      add_step(1);
-      advance(2);
-    }
-    if (length % 2 != 0) {
-      add_step(0);
-      advance(1);
-    }
-    const __m256i ones = _mm256_set1_epi16(1);
-    unroll<rows>([&](auto r) QSTEP_INLINE {
-      unroll<halves>([&](auto h) QSTEP_INLINE {
-        sum[h][r] =
-            _mm256_add_epi32(load(before + r * row_stride + h * half_columns), _mm256_madd_epi16(sum[h][r], ones));
+      if (w + 1 == lengths.size()) {
+        finish(sum[0], sum[halves - 1], {.row = t * rows});
+        break;
+      }
+      unroll<rows>([&](auto r) QSTEP_INLINE {
+        unroll<halves>([&](auto h) QSTEP_INLINE { store(sums + r * tile_columns + h * half_columns, sum[h][r]); });
       });
-    });
-    if (w + 1 == lengths.size()) return finish(sum[0], sum[halves - 1]);
-    unroll<rows>([&](auto r) QSTEP_INLINE {
-      unroll<halves>([&](auto h) QSTEP_INLINE { store(sums + r * tile_columns + h * half_columns, sum[h][r]); });
-    });
-    before = sums;
-    row_stride = tile_columns;
+      before = sums;
+      row_stride = tile_columns;
+    }
   }
 }
 
@@ -175,57 +184,60 @@ QSTEP_NOINLINE void multiply_constant_windows(const TileInput<uint8_t>& input, c
                                               const Int16Windows& plan, const int32_t* bias, const Finish& finish) {
   const int64_t panel_bytes = steps * step_weights;
   const __m256i ones = _mm256_set1_epi16(1);
-  const uint8_t* row[rows];
-  __m256i sum[halves][rows];
-  unroll<rows>([&](auto r) QSTEP_INLINE {
-    row[r] = input.row[r];
-    unroll<halves>([&](auto h) QSTEP_INLINE { sum[h][r] = load(bias + h * half_columns); });
-  });
-  const auto widen = [&](__m256i& to, __m256i narrow) QSTEP_INLINE { add_int32(to, _mm256_madd_epi16(narrow, ones)); };
-  int64_t s = 0;
-  if constexpr (window > 1) {
-    for (; s + window <= steps; s += window) {
-      unroll<rows>([&](auto r) QSTEP_INLINE {
-        const uint8_t* run = row[r] + input.steps[s];  // a window lies within a run of the depth
-        const int8_t* weights = panel + s * step_weights;
-        __m256i narrow[halves];
-        unroll<window>([&](auto i) QSTEP_INLINE {
-          if constexpr (r == 0) prefetch_ahead<rows>(weights, panel_bytes);
-          const __m256i codes = broadcast_4_bytes(run);
-          unroll<halves>([&](auto h) QSTEP_INLINE {
-            const __m256i products = _mm256_maddubs_epi16(codes, load(weights + h * half_weights));
-            if constexpr (i == 0) {
-              narrow[h] = products;
-            } else {
-              add_int16(narrow[h], products);
-            }
-          });
-          run += step_depth;
-          weights += step_weights;
-        });
-        unroll<halves>([&](auto h) QSTEP_INLINE { widen(sum[h][r], narrow[h]); });
-      });
-    }
-  }
-  for (; s < steps; ++s) {
-    const int8_t* at = panel + s * step_weights;
-    __m256i weights[halves];
-    unroll<halves>([&](auto h) QSTEP_INLINE { weights[h] = load(at + h * half_weights); });
-    prefetch_ahead<rows>(at, panel_bytes);
+  for (int t = 0; t < input.tiles; ++t) {
+    const uint8_t* row[rows];
+    __m256i sum[halves][rows];
     unroll<rows>([&](auto r) QSTEP_INLINE {
-      const __m256i codes = broadcast_4_bytes(row[r] + input.steps[s]);
-      unroll<halves>([&](auto h) QSTEP_INLINE { widen(sum[h][r], _mm256_maddubs_epi16(codes, weights[h])); });
+      row[r] = input.row[t * rows + r];
+      unroll<halves>([&](auto h) QSTEP_INLINE { sum[h][r] = load(bias + h * half_columns); });
     });
-  }
-  unroll<halves>([&](auto h) QSTEP_INLINE {
-    for (const ExcessStep& e : plan.excess[h]) {
-      const __m256i weights = load(e.weights);
+    const auto widen = [&](__m256i& to, __m256i narrow)
+                           QSTEP_INLINE { add_int32(to, _mm256_madd_epi16(narrow, ones)); };
+    int64_t s = 0;
+    if constexpr (window > 1) {
+      for (; s + window <= steps; s += window) {
+        unroll<rows>([&](auto r) QSTEP_INLINE {
+          const uint8_t* run = row[r] + input.steps[s];  // a window lies within a run of the depth
+          const int8_t* weights = panel + s * step_weights;
+          __m256i narrow[halves];
+          unroll<window>([&](auto i) QSTEP_INLINE {
+            if constexpr (r == 0) prefetch_ahead<rows>(weights, panel_bytes);
+            const __m256i codes = broadcast_4_bytes(run);
+            unroll<halves>([&](auto h) QSTEP_INLINE {
+              const __m256i products = _mm256_maddubs_epi16(codes, load(weights + h * half_weights));
+              if constexpr (i == 0) {
+                narrow[h] = products;
+              } else {
+                add_int16(narrow[h], products);
+              }
+            });
+            run += step_depth;
+            weights += step_weights;
+          });
+          unroll<halves>([&](auto h) QSTEP_INLINE { widen(sum[h][r], narrow[h]); });
+        });
+      }
+    }
+    for (; s < steps; ++s) {
+      const int8_t* at = panel + s * step_weights;
+      __m256i weights[halves];
+      unroll<halves>([&](auto h) QSTEP_INLINE { weights[h] = load(at + h * half_weights); });
+      prefetch_ahead<rows>(at, panel_bytes);
       unroll<rows>([&](auto r) QSTEP_INLINE {
-        widen(sum[h][r], _mm256_maddubs_epi16(broadcast_4_bytes(row[r] + input.steps[e.step]), weights));
+        const __m256i codes = broadcast_4_bytes(row[r] + input.steps[s]);
+        unroll<halves>([&](auto h) QSTEP_INLINE { widen(sum[h][r], _mm256_maddubs_epi16(codes, weights[h])); });
       });
     }
-  });
-  finish(sum[0], sum[halves - 1]);
+    unroll<halves>([&](auto h) QSTEP_INLINE {
+      for (const ExcessStep& e : plan.excess[h]) {
+        const __m256i weights = load(e.weights);
+        unroll<rows>([&](auto r) QSTEP_INLINE {
+          widen(sum[h][r], _mm256_maddubs_epi16(broadcast_4_bytes(row[r] + input.steps[e.step]), weights));
+        });
+      }
+    });
+    finish(sum[0], sum[halves - 1], {.row = t * rows});
+  }
 }
 
 /// body(halves): with 1 where `finish` does not need the right ones.

@@ -30,6 +30,7 @@ class Madd16 {
     epilogue.store_avx2(tile, output);
   }
 
+  static constexpr bool takes_tiles = true;
   static bool finishes_in_registers(const Epilogue& epilogue) { return epilogue.float_factors() != nullptr; }
   void multiply_and_finish(int64_t panel, int panels, const TileInput<int16_t>& input, const int32_t* bias,
                            const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) const;
@@ -71,6 +72,7 @@ class Maddubs16 {
     epilogue.store_avx2(tile, output);
   }
 
+  static constexpr bool takes_tiles = true;
   static bool finishes_in_registers(const Epilogue& epilogue) { return epilogue.float_factors() != nullptr; }
   void multiply_and_finish(int64_t panel, int panels, const TileInput<uint8_t>& input, const int32_t* bias,
                            const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) const;

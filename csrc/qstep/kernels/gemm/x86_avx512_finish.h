@@ -11,7 +11,7 @@
 QSTEP_AVX512VNNI_BEGIN
 namespace qstep::kernels::avx512vnni {
 
-// A Finish takes the sums of a tile, finish(sum[rows][panels]), and moves on to the panels behind, skip(panels).
+// A Finish takes the sums of a tile, finish(sum[rows][panels], first row), and moves on to the panels behind, skip(panels).
 
 /// Stores the sums in tile[panels][tile_rows][tile_columns].
 template <int tile_rows>
@@ -19,9 +19,10 @@ struct StoreTile {
   int32_t* tile;
 
   template <int rows, int panels>
-  QSTEP_INLINE void operator()(const __m512i (&sum)[rows][panels]) const {
+  QSTEP_INLINE void operator()(const __m512i (&sum)[rows][panels], int first_row = 0) const {
     unroll<panels>([&](auto p) QSTEP_INLINE {
-      unroll<rows>([&](auto r) QSTEP_INLINE { store(tile + (p * tile_rows + r) * tile_columns, sum[r][p]); });
+      unroll<rows>([&](auto r)
+                       QSTEP_INLINE { store(tile + (p * tile_rows + first_row + r) * tile_columns, sum[r][p]); });
     });
   }
 
@@ -48,7 +49,7 @@ struct StoreCodes {
         row_offsets(tile.row_offsets) {}
 
   template <int rows, int panels>
-  QSTEP_INLINE void operator()(const __m512i (&sum)[rows][panels]) const {
+  QSTEP_INLINE void operator()(const __m512i (&sum)[rows][panels], int first_row = 0) const {
     unroll<panels>([&](auto p) QSTEP_INLINE {
       const Rounding rounding(factors + p * tile_columns, zero_point);
       const auto mask = static_cast<__mmask16>((1U << std::min(channels - p * tile_columns, tile_columns)) - 1);
@@ -56,7 +57,7 @@ struct StoreCodes {
         constexpr int count = std::min(4, rows - 4 * g);
         __m512i sums[4];
         unroll<4>([&](auto i) QSTEP_INLINE { sums[i] = sum[4 * g + (i < count ? i : 0)][p]; });
-        store_rows<count>(rounding, range, sums, mask, output + p * tile_columns, row_offsets + 4 * g);
+        store_rows<count>(rounding, range, sums, mask, output + p * tile_columns, row_offsets + first_row + 4 * g);
       });
     });
   }

@@ -25,6 +25,7 @@ class Dpbusd : public vnni::DotProduct<Tiles, uint8_t, int8_t> {
  public:
   using DotProduct::DotProduct;
 
+  static constexpr bool takes_tiles = true;
   static bool finishes_in_registers(const Epilogue& epilogue) {
     return epilogue.float_factors() != nullptr || epilogue.factors() != nullptr;
   }

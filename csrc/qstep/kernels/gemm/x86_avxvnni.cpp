@@ -31,7 +31,7 @@ struct StoreTile {
   int32_t* tile;
 
   template <int rows, int vectors>
-  QSTEP_INLINE void operator()(const Vector (&sum)[rows][vectors]) const {
+  QSTEP_INLINE void operator()(const Vector (&sum)[rows][vectors], int) const {
     unroll<vectors>([&](auto v) QSTEP_INLINE {
       int32_t* to = tile + v / panel_vectors * tile_size + v % panel_vectors * vector_lanes;
       unroll<rows>([&](auto r) QSTEP_INLINE { store(to + r * tile_columns, sum[r][v]); });
