@@ -159,7 +159,7 @@ class PanelGemm {
   /// Tiles of input that stay there next to the weights.
   static int fitting_tiles(int64_t depth) {
     if constexpr (requires { Arithmetic::takes_tiles; }) {
-      constexpr int64_t cached_bytes = 8 * 1024;
+      constexpr int64_t cached_bytes = 16 * 1024;
       return static_cast<int>(
           std::max<int64_t>(cached_bytes / (tile_rows * depth * static_cast<int64_t>(sizeof(Code))), 1));
     }

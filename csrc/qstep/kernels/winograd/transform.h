@@ -183,14 +183,14 @@ void with_constant_rows(int rows, Body body) {
   body(std::integral_constant<int, max>{});
 }
 
-/// body(first, rows), with a constant number of rows, of tiles of about the same size.
+/// body(first, tiles, rows), with a constant number of rows, for runs of tiles of the same size, which differ by one row.
 template <int max_rows, class Body>
-void for_each_tile(int count, Body body) {
+void for_each_run_of_tiles(int count, Body body) {
   const auto tiles = static_cast<int>(ceil_divide(count, max_rows));
-  for (int t = 0; t < tiles; ++t) {
-    const int first = count * t / tiles;
-    with_constant_rows<max_rows>(count * (t + 1) / tiles - first, [&](auto rows) { body(first, rows); });
-  }
+  const int rows = count / tiles;
+  const int higher = count % tiles;
+  if (higher > 0) with_constant_rows<max_rows>(rows + 1, [&](auto constant) { body(0, higher, constant); });
+  with_constant_rows<max_rows>(rows, [&](auto constant) { body(higher * (rows + 1), tiles - higher, constant); });
 }
 
 /// Which of a patch's outputs lie in the image; the first one always does.

@@ -162,33 +162,36 @@ struct VnniDot {
 constexpr int half_tile = Sums::count;
 
 template <int rows>
-void multiply_maddubs16(const uint8_t* data, const Product<uint8_t, int8_t>& product, const int32_t* window,
-                        const int32_t* last_window, int32_t* sums) {
-  const int8_t* weights = product.weights;
-  const int32_t* before = product.start;  // what the window adds to
-  int64_t before_stride = 0;
-  for (; window != last_window; ++window) {
-    __m256i left[rows];
-    __m256i right[rows];
-    unroll<rows>([&](auto r) QSTEP_INLINE { left[r] = right[r] = _mm256_setzero_si256(); });
-    for (int32_t s = 0; s < *window; ++s, data += 4, weights += 4 * tile_columns) {
-      const __m256i left_weights = load(weights);
-      const __m256i right_weights = load(weights + 4 * half_tile);
+void multiply_maddubs16(const uint8_t* data, const Product<uint8_t, int8_t>& product, int tiles,
+                        std::span<const int32_t> windows, int32_t* sums) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  for (; tiles > 0; --tiles, data += rows * product.patch_stride, sums += rows * tile_columns) {
+    const uint8_t* values_at = data;
+    const int8_t* weights = product.weights;
+    const int32_t* before = product.start;  // what the window adds to
+    int64_t before_stride = 0;
+    for (const int32_t window : windows) {
+      __m256i left[rows];
+      __m256i right[rows];
+      unroll<rows>([&](auto r) QSTEP_INLINE { left[r] = right[r] = _mm256_setzero_si256(); });
+      for (int32_t s = 0; s < window; ++s, values_at += 4, weights += 4 * tile_columns) {
+        const __m256i left_weights = load(weights);
+        const __m256i right_weights = load(weights + 4 * half_tile);
+        unroll<rows>([&](auto r) QSTEP_INLINE {
+          const __m256i values = broadcast_4_bytes(values_at + r * product.patch_stride);
+          add_int16(left[r], _mm256_maddubs_epi16(values, left_weights));
+          add_int16(right[r], _mm256_maddubs_epi16(values, right_weights));
+        });
+      }
       unroll<rows>([&](auto r) QSTEP_INLINE {
-        const __m256i values = broadcast_4_bytes(data + r * product.patch_stride);
-        add_int16(left[r], _mm256_maddubs_epi16(values, left_weights));
-        add_int16(right[r], _mm256_maddubs_epi16(values, right_weights));
+        const int32_t* from = before + r * before_stride;
+        store(sums + r * tile_columns, _mm256_add_epi32(load(from), _mm256_madd_epi16(left[r], ones)));
+        store(sums + r * tile_columns + half_tile,
+              _mm256_add_epi32(load(from + half_tile), _mm256_madd_epi16(right[r], ones)));
       });
+      before = sums;
+      before_stride = tile_columns;
     }
-    const __m256i ones = _mm256_set1_epi16(1);
-    unroll<rows>([&](auto r) QSTEP_INLINE {
-      const int32_t* from = before + r * before_stride;
-      store(sums + r * tile_columns, _mm256_add_epi32(load(from), _mm256_madd_epi16(left[r], ones)));
-      store(sums + r * tile_columns + half_tile,
-            _mm256_add_epi32(load(from + half_tile), _mm256_madd_epi16(right[r], ones)));
-    });
-    before = sums;
-    before_stride = tile_columns;
   }
 }
 
@@ -220,10 +223,11 @@ void ByteArithmetic::transform_input(const PatchRow& row, int64_t channels, int3
 }
 
 void Maddubs16::multiply(int64_t matrix, const Product<uint8_t, int8_t>& product) const {
-  const int32_t* first_window = windows_.data() + first_window_[static_cast<size_t>(matrix)];
-  const int32_t* last_window = windows_.data() + first_window_[static_cast<size_t>(matrix) + 1];
-  for_each_tile<tile_rows>(product.count, [&](int first, auto rows) {
-    multiply_maddubs16<rows>(product.data + first * product.patch_stride, product, first_window, last_window,
+  const size_t first_window = first_window_[static_cast<size_t>(matrix)];
+  const size_t last_window = first_window_[static_cast<size_t>(matrix) + 1];
+  const auto windows = std::span(windows_).subspan(first_window, last_window - first_window);
+  for_each_run_of_tiles<tile_rows>(product.count, [&](int first, int tiles, auto rows) {
+    multiply_maddubs16<rows>(product.data + first * product.patch_stride, product, tiles, windows,
                              product.sums + first * columns);
   });
 }
