@@ -237,18 +237,17 @@ class ScalarWinograd {
     }
   }
 
-  static int transform_output(const int32_t* sums, int64_t patch_stride, int64_t position_stride,
-                              const winograd::PatchExtent* extents, int count, const int32_t* bias,
-                              int32_t* accumulators) {
+  static int transform_output(const winograd::PatchSums& patches, int32_t* accumulators) {
     int stored = 0;
-    for (int i = 0; i < count; ++i) {
-      for (int y = 0; y <= (extents[i].bottom ? 1 : 0); ++y) {
-        for (int x = 0; x <= (extents[i].right ? 1 : 0); ++x, ++stored) {
+    for (int i = 0; i < patches.count; ++i) {
+      for (int y = 0; y <= (patches.extents[i].bottom ? 1 : 0); ++y) {
+        for (int x = 0; x <= (patches.extents[i].right ? 1 : 0); ++x, ++stored) {
           for (int c = 0; c < tile_columns; ++c) {
             const auto sum = [&](int k, int l) {
-              return sums[i * patch_stride + (k * Scheme::sides + l) * position_stride + c];
+              return patches.sums[i * patches.patch_stride + (k * Scheme::sides + l) * patches.position_stride + c];
             };
-            accumulators[stored * tile_columns + c] = (transform(Matrices::a, y, x, sum) + bias[c]) / Scheme::unit;
+            accumulators[stored * tile_columns + c] =
+                (transform(Matrices::a, y, x, sum) + patches.bias[c]) / Scheme::unit;
           }
         }
       }

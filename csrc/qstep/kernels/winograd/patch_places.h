@@ -15,7 +15,7 @@ ImageLayout patch_grid(const ImageLayout& output);
 /// those at the bottom edge, then all that are whole, those at the right edge, and those at both.
 class PatchPlaces {
  public:
-  static constexpr int64_t most = 96;  ///< patches
+  static constexpr int64_t most = 196;  ///< patches
 
   /// Of the patches in the range, counted in the order of patch_grid.
   PatchPlaces(const ImageLayout& output, Range patches);

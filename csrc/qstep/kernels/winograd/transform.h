@@ -199,4 +199,14 @@ struct PatchExtent {
   bool bottom;
 };
 
+/// The sums of patches at all positions, and what makes outputs of them.
+struct PatchSums {
+  const int32_t* sums;  ///< [positions][count][columns], of tile_columns of the columns
+  int64_t patch_stride;
+  int64_t position_stride;
+  const PatchExtent* extents;  ///< [count]
+  int count;
+  const int32_t* bias;  ///< [tile_columns]
+};
+
 }  // namespace qstep::kernels::winograd

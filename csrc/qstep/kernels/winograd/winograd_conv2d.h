@@ -15,9 +15,12 @@
 //   transform_kernels(kernels, size, weights, plane_stride)          `size` weights of each plane
 //   transform_input(row, channels, data_offset, data, patch_stride, plane_stride)
 //   multiply(panel * positions + position, product)
-//   transform_output(sums, patch_stride, position_stride, extents, count, bias, accumulators)
+//   transform_output(patches, accumulators)
 //       accumulators[kept outputs][tile_columns] = (A^T sums A + bias) / unit patch by patch, row-major; returns their number
 //   finish(epilogue, tile, output)
+// and, if it has them, instead of these two where the epilogue allows:
+//   makes_codes(epilogue)
+//   transform_to_codes(patches, epilogue, where, codes)    where: channels and row offsets, no accumulators
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -214,22 +217,31 @@ class WinogradConv2d final : public PackedConv2d {
 
   void transform_output(int64_t first_channel, int count, const int32_t* sums, const PatchPlaces& places,
                         const Output& output) const {
-    const int channels = static_cast<int>(std::min<int64_t>(tile_columns, layout_.out_channels - first_channel));
-    if (channels <= 0) return;
+    AccumulatorTile tile{
+        .first_channel = first_channel,
+        .channels = static_cast<int>(std::min<int64_t>(tile_columns, layout_.out_channels - first_channel)),
+        .row_offsets = places.offsets()};
+    if (tile.channels <= 0) return;
+    PatchSums patches{.sums = sums,
+                      .patch_stride = Arithmetic::columns,
+                      .position_stride = sum_stride(),
+                      .extents = places.extents(),
+                      .count = count,
+                      .bias = &bias_[static_cast<size_t>(first_channel)]};
+    if constexpr (requires { Arithmetic::makes_codes(epilogue_); }) {
+      if (Arithmetic::makes_codes(epilogue_)) {
+        return Arithmetic::transform_to_codes(patches, epilogue_, tile, output.codes);
+      }
+    }
     alignas(memory_alignment) int32_t accumulators[group * patch_outputs * patch_outputs * tile_columns];
-    const int64_t* offsets = places.offsets();
-    for (int patch = 0; patch < count; patch += group) {
-      const int rows = Arithmetic::transform_output(
-          sums + patch * Arithmetic::columns, Arithmetic::columns, sum_stride(), places.extents() + patch,
-          std::min(group, count - patch), &bias_[static_cast<size_t>(first_channel)], accumulators);
-      Arithmetic::finish(epilogue_,
-                         {.accumulators = accumulators,
-                          .rows = rows,
-                          .first_channel = first_channel,
-                          .channels = channels,
-                          .row_offsets = offsets},
-                         output);
-      offsets += rows;
+    tile.accumulators = accumulators;
+    for (int left = count; left > 0; left -= patches.count) {
+      patches.count = std::min(group, left);
+      tile.rows = Arithmetic::transform_output(patches, accumulators);
+      Arithmetic::finish(epilogue_, tile, output);
+      patches.sums += patches.count * patches.patch_stride;
+      patches.extents += patches.count;
+      tile.row_offsets += tile.rows;
     }
   }
 

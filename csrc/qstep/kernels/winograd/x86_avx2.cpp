@@ -233,10 +233,8 @@ void Maddubs16::multiply(int64_t matrix, const Product<uint8_t, int8_t>& product
 }
 
 template <class Scheme>
-int Arithmetic<Scheme>::transform_output(const int32_t* sums, int64_t patch_stride, int64_t position_stride,
-                                         const PatchExtent* extents, int count, const int32_t* bias,
-                                         int32_t* accumulators) {
-  return transform_sums<Scheme>(sums, patch_stride, position_stride, extents, count, bias, accumulators);
+int Arithmetic<Scheme>::transform_output(const PatchSums& patches, int32_t* accumulators) {
+  return transform_sums<Scheme>(patches, accumulators);
 }
 
 template struct Arithmetic<Stride1>;

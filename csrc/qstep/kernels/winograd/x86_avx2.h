@@ -17,8 +17,7 @@ struct Arithmetic {
   static constexpr int columns = tile_columns;
   static constexpr int tile_rows = 6;
 
-  static int transform_output(const int32_t* sums, int64_t patch_stride, int64_t position_stride,
-                              const PatchExtent* extents, int count, const int32_t* bias, int32_t* accumulators);
+  static int transform_output(const PatchSums& patches, int32_t* accumulators);
   static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
     epilogue.store_avx2(tile, output);
   }

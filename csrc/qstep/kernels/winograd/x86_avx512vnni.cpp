@@ -1,5 +1,6 @@
 #include "qstep/kernels/winograd/x86_avx512vnni.h"
 
+#include "qstep/kernels/epilogue/x86_avx512.h"
 #include "qstep/kernels/x86_avx512.h"
 
 #if defined(__x86_64__)
@@ -14,8 +15,11 @@ namespace qstep::kernels::winograd::avx512vnni {
 namespace {
 
 using kernels::avx512vnni::broadcast_4_bytes;
+using kernels::avx512vnni::ByFloatFactor;
+using kernels::avx512vnni::CodeRange;
 using kernels::avx512vnni::keep_in_register;
 using kernels::avx512vnni::load;
+using kernels::avx512vnni::store_rows;
 using kernels::avx512vnni::unroll;
 
 constexpr __mmask16 all_sums = 0xFFFF;  // gcc 12 warns of the intrinsic without a mask
@@ -59,9 +63,22 @@ struct VnniDot {
 
 }  // namespace
 
-int Dpbusd::transform_output(const int32_t* sums, int64_t patch_stride, int64_t position_stride,
-                             const PatchExtent* extents, int count, const int32_t* bias, int32_t* accumulators) {
-  return transform_sums<Stride1>(sums, patch_stride, position_stride, extents, count, bias, accumulators);
+int Dpbusd::transform_output(const PatchSums& patches, int32_t* accumulators) {
+  return transform_sums<Stride1>(patches, accumulators);
+}
+
+void Dpbusd::transform_to_codes(const PatchSums& patches, const Epilogue& epilogue, const AccumulatorTile& where,
+                                uint8_t* codes) {
+  const ByFloatFactor rounding(epilogue.float_factors() + where.first_channel, epilogue.zero_point());
+  const CodeRange range(epilogue);
+  const auto mask = static_cast<__mmask16>((1U << where.channels) - 1);
+  const int64_t* offsets = where.row_offsets;
+  for_each_patch<Stride1>(patches, [&]<int rows>(const __m512i(&outputs)[1][rows]) QSTEP_INLINE {
+    __m512i sums[4];
+    unroll<4>([&](auto r) QSTEP_INLINE { sums[r] = outputs[0][r < rows ? r : 0]; });
+    store_rows<rows>(rounding, range, sums, mask, codes + where.first_channel, offsets);
+    offsets += rows;
+  });
 }
 
 void Dpbusd::transform_kernels(const int8_t* kernels, int64_t size, int8_t* weights, int64_t plane_stride) {

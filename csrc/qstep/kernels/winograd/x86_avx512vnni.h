@@ -25,11 +25,14 @@ class Dpbusd : public InBytes {
   static void transform_input(const PatchRow& row, int64_t channels, int32_t data_offset, uint8_t* data,
                               int64_t patch_stride, int64_t plane_stride);
   void multiply(int64_t matrix, const Product<uint8_t, int8_t>& product) const;
-  static int transform_output(const int32_t* sums, int64_t patch_stride, int64_t position_stride,
-                              const PatchExtent* extents, int count, const int32_t* bias, int32_t* accumulators);
+  static int transform_output(const PatchSums& patches, int32_t* accumulators);
   static void finish(const Epilogue& epilogue, const AccumulatorTile& tile, const Output& output) {
     epilogue.store_avx512(tile, output);
   }
+
+  static bool makes_codes(const Epilogue& epilogue) { return epilogue.float_factors() != nullptr; }
+  static void transform_to_codes(const PatchSums& patches, const Epilogue& epilogue, const AccumulatorTile& where,
+                                 uint8_t* codes);
 };
 
 }  // namespace qstep::kernels::winograd::avx512vnni
